@@ -1,0 +1,44 @@
+# The two commands a newcomer needs are `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt $(wildcard */pyproject.toml */*/pyproject.toml)
+
+.PHONY: run test check setup setup-run format generate clean
+
+run: setup-run ## set up, start NATS and all services, make a first picture, keep serving on :4200
+	$(BIN)/reverie up
+
+test: setup ## every test that needs no GPU
+	$(BIN)/pytest
+
+check: setup ## lint, types, import boundaries, dependencies, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m reverie_protocol.export --check
+	tools/check-dependencies $(BIN)
+
+generate: setup ## JSON Schema, AsyncAPI, OpenAPI and TypeScript from libs/protocol
+	$(BIN)/python -m reverie_protocol.export
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.installed-dev
+setup-run: $(VENV)/.installed
+
+$(VENV)/.installed: $(REQUIREMENTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(REQUIREMENTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Every message, record, NATS subject and error code of Reverie, defined once."""

@@ -1,0 +1,270 @@
+"""The job record and what it is made of: the one shared state of Reverie.
+
+A record is one key of the KV bucket `jobs`; each state transition is one compare-and-set of it.  Names on the
+wire are camelCase, but the parameters of a job keep the snake_case names of the HTTP API that frontends know.
+Times are seconds since the epoch, sizes are pixels.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+MAX_PROMPT_CHARS = 10_000
+MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 4096, 8
+MAX_SEED = 2**32 - 1
+MAX_STEPS = 150
+
+Seconds = Annotated[float, Meta(description="seconds since the epoch, UTC")]
+Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARS)]
+Size = Annotated[
+    str,
+    Meta(
+        pattern=r"^\d+x\d+$",
+        max_length=9,
+        description="WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8",
+    ),
+]
+Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
+Steps = Annotated[int, Meta(ge=1, le=MAX_STEPS)]
+Guidance = Annotated[float, Meta(ge=0, le=20)]
+JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class JobType(StrEnum):
+    """What kind of work a job is; decides which service claims it."""
+
+    GENERATE = "generate"
+    SR = "sr"
+    COMFY = "comfy"
+
+
+class JobState(StrEnum):
+    """Where a job is in its life.  The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """True if no transition may follow."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Lane(IntEnum):
+    """Priority lanes; a lower number goes first."""
+
+    URGENT = 0
+    NORMAL = 1
+    BATCH = 2
+    BACKGROUND = 3
+
+
+class StyleLora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A style by name and how strongly it is applied; level 0 is off."""
+
+    style: str | None = None
+    level: Annotated[int, Meta(ge=0, le=8)] = 0
+
+
+class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generate"):
+    """Text to image.  A field left at None takes the default of the mode that runs the job."""
+
+    prompt: Prompt
+    negative_prompt: Prompt | None = None
+    mode: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    size: Size | None = None
+    num_inference_steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    seed: Seed | None = None
+    style_lora: StyleLora = StyleLora()
+    scheduler: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    superres: bool = False
+    superres_format: Annotated[str, Meta(pattern="^(png|jpeg)$")] = "png"
+    superres_quality: Annotated[int, Meta(ge=1, le=100)] = 92
+    superres_magnitude: Annotated[int, Meta(ge=1, le=3, description="passes")] = 2
+
+
+class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="sr"):
+    """Super-resolution of an uploaded picture."""
+
+    fileRef: Annotated[str, Meta(min_length=1, max_length=100)]
+    magnitude: Annotated[int, Meta(ge=1, le=3, description="passes")] = 2
+    out_format: Annotated[str, Meta(pattern="^(png|jpeg)$")] = "png"
+    quality: Annotated[int, Meta(ge=1, le=100)] = 92
+
+
+class ComfyParams(msgspec.Struct, frozen=True, tag_field="kind", tag="comfy"):
+    """A ComfyUI workflow by name with its parameters."""
+
+    workflowId: Annotated[str, Meta(min_length=1, max_length=200)]
+    params: dict[str, object] = {}
+    inputImage: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+
+
+JobParams = GenerateParams | SuperResolutionParams | ComfyParams
+
+
+class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One stored result.  `url` is relative to the gateway; `partial` marks what a cancelled job left."""
+
+    url: str
+    key: str
+    content_type: str = "image/png"
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    partial: bool = False
+
+
+class JobError(msgspec.Struct, frozen=True, rename="camel"):
+    """Why a job did not complete; `code` is an ErrorCode, `message` one sentence for a person."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class JobMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a finished job was really made with (`seed`, `backend`, `sr` are always there)."""
+
+    seed: int
+    backend: str
+    sr: bool = msgspec.field(default_factory=lambda: False)
+    mode: str = ""
+    model: str = ""
+    scheduler: str = ""
+    steps: int = 0
+    guidance: float = 0.0
+    size: str = ""
+    native_size: str = ""
+    sr_model: str = ""
+    sr_passes: int = 0
+    sr_scale_per_pass: int = 0
+    sr_format: str = ""
+    run_seconds: float = 0.0
+
+
+class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The record of one job.
+
+    `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
+    write was applied.  `worker` is a worker's incarnation, `attempt` counts claims, `crashes` the workers lost
+    under it.  `cancel` asks a running job to stop.
+    """
+
+    id: JobId
+    owner: str
+    type: JobType
+    state: JobState
+    priority: Lane = Lane.NORMAL
+    position: float = 0.0
+    attempt: int = 0
+    crashes: int = 0
+    worker: str | None = None
+    op: str = ""
+    cancel: bool = False
+    not_before: Seconds | None = None
+    start_by: Seconds | None = None
+    finish_by: Seconds | None = None
+    idempotency_key: str | None = None
+    request_hash: str = ""
+    params: JobParams
+    outputs: tuple[Output, ...] = ()
+    partial: bool = False
+    error: JobError | None = None
+    meta: JobMeta | None = None
+    created_at: Seconds
+    enqueued_at: Seconds
+    started_at: Seconds | None = None
+    finished_at: Seconds | None = None
+    updated_at: Seconds
+
+
+class Phase(StrEnum):
+    """What a running job is doing."""
+
+    LOADING = "loading"
+    ENCODING = "encoding"
+    DENOISING = "denoising"
+    DECODING = "decoding"
+    UPSCALING = "upscaling"
+    STORING = "storing"
+
+
+class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
+
+    `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
+    denoising steps.
+    """
+
+    job_id: str
+    attempt: int
+    phase: Phase
+    step: int = 0
+    steps: int = 0
+    progress: float = 0.0
+    step_seconds: float = 0.0
+    node: str = ""
+
+
+class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A mode that a worker can serve: a model with its defaults."""
+
+    model: str
+    family: str = ""
+    default_size: str = "512x512"
+    default_steps: int = 4
+    default_guidance: float = 1.0
+    scheduler: str = ""
+    styles: tuple[str, ...] = ()
+    max_side: int = MAX_SIDE_PX
+
+
+class Vram(msgspec.Struct, frozen=True):
+    """Accelerator memory as the HTTP API has it (GB); `device` is "No GPU" with zeros where there is none."""
+
+    device: str = "No GPU"
+    total_gb: float = 0.0
+    allocated_gb: float = 0.0
+    used_gb: float = 0.0
+    available_gb: float = 0.0
+    usage_percent: float = 0.0
+
+
+class WorkerState(StrEnum):
+    """What a worker says of itself."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    BROKEN = "broken"
+
+
+class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Heartbeat record of one worker process, key `<name>.<incarnation>` of the KV bucket `workers`."""
+
+    name: str
+    incarnation: str
+    service: str
+    state: WorkerState
+    device: str = "cpu"
+    backend: str = ""
+    job_types: tuple[JobType, ...] = ()
+    modes: dict[str, ModeInfo] = {}
+    mode: str | None = None
+    schedulers: tuple[str, ...] = ()
+    superres: bool = False
+    slots: int = 1
+    running: tuple[str, ...] = ()
+    vram: Vram = Vram()
+    detail: str = ""
+    started_at: Seconds = 0.0
+    beat_at: Seconds = 0.0

@@ -1,0 +1,1 @@
+"""What every Reverie service stands on: bus, settings, logs, metrics, health, lifecycle."""

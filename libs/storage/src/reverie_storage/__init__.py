@@ -1,0 +1,1 @@
+"""Where outputs and uploads live: a storage port and its adapters."""

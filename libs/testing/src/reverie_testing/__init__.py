@@ -1,0 +1,1 @@
+"""Test equipment: real servers as fixtures, conformance suites, tiny models."""

@@ -1,0 +1,1 @@
+"""Diffusers worker: the step engine behind the queue."""
