@@ -8,30 +8,70 @@ Times are seconds since the epoch, sizes are pixels.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from reverie_protocol.sizes import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_MULTIPLE_PX, Size
+
+__all__ = [
+    "MAX_PROMPT_CHARS",
+    "MAX_SEED",
+    "MAX_SIDE_PX",
+    "MAX_STEPS",
+    "MIN_SIDE_PX",
+    "SIDE_MULTIPLE_PX",
+    "ComfyParams",
+    "FileRef",
+    "GenerateParams",
+    "Guidance",
+    "Job",
+    "JobError",
+    "JobId",
+    "JobMeta",
+    "JobParams",
+    "JobState",
+    "JobType",
+    "Lane",
+    "ModeInfo",
+    "Output",
+    "Phase",
+    "PictureFormat",
+    "Progress",
+    "Prompt",
+    "Seconds",
+    "Seed",
+    "Size",
+    "Steps",
+    "StyleLora",
+    "SuperResolutionParams",
+    "Vram",
+    "Worker",
+    "WorkerState",
+]
+
 MAX_PROMPT_CHARS = 10_000
-MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 4096, 8
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 150
 
 Seconds = Annotated[float, Meta(description="seconds since the epoch, UTC")]
 Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARS)]
-Size = Annotated[
-    str,
-    Meta(
-        pattern=r"^\d+x\d+$",
-        max_length=9,
-        description="WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8",
-    ),
-]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Meta(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Meta(ge=0, le=20)]
-JobId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+JobId = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="1 to 64 letters, digits, `_` or `-`"),
+]
+FileRef = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_-]{1,100}$",
+        description="reference that an upload returned, with or without `fileRef:` before it",
+    ),
+]
+PictureFormat = Literal["png", "jpeg"]
 
 
 class JobType(StrEnum):
@@ -86,7 +126,7 @@ class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generat
     style_lora: StyleLora = StyleLora()
     scheduler: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     superres: bool = False
-    superres_format: Annotated[str, Meta(pattern="^(png|jpeg)$")] = "png"
+    superres_format: PictureFormat = "png"
     superres_quality: Annotated[int, Meta(ge=1, le=100)] = 92
     superres_magnitude: Annotated[int, Meta(ge=1, le=3, description="passes")] = 2
 
@@ -94,9 +134,9 @@ class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generat
 class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="sr"):
     """Super-resolution of an uploaded picture."""
 
-    fileRef: Annotated[str, Meta(min_length=1, max_length=100)]
+    fileRef: FileRef
     magnitude: Annotated[int, Meta(ge=1, le=3, description="passes")] = 2
-    out_format: Annotated[str, Meta(pattern="^(png|jpeg)$")] = "png"
+    out_format: PictureFormat = "png"
     quality: Annotated[int, Meta(ge=1, le=100)] = 92
 
 
@@ -105,7 +145,7 @@ class ComfyParams(msgspec.Struct, frozen=True, tag_field="kind", tag="comfy"):
 
     workflowId: Annotated[str, Meta(min_length=1, max_length=200)]
     params: dict[str, object] = {}
-    inputImage: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    inputImage: FileRef | None = None
 
 
 JobParams = GenerateParams | SuperResolutionParams | ComfyParams
@@ -155,8 +195,9 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The record of one job.
 
     `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
-    write was applied.  `worker` is a worker's incarnation, `attempt` counts claims, `crashes` the workers lost
-    under it.  `cancel` asks a running job to stop.
+    write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
+    runs it, `attempt` counts claims, `crashes` the workers lost under it.  `cancel` asks a running job to stop.
+    Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
     """
 
     id: JobId
@@ -169,6 +210,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     crashes: int = 0
     worker: str | None = None
     op: str = ""
+    job_seq: int = 1
     cancel: bool = False
     not_before: Seconds | None = None
     start_by: Seconds | None = None

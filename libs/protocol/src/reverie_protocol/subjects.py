@@ -46,14 +46,14 @@ def job_watch(job_id: str) -> str:
     return f"job.watch.{job_id}"
 
 
-def worker_ping(incarnation: str) -> str:
-    """Request/reply liveness of one worker; an answer proves that it can receive work."""
-    return f"worker.ping.{incarnation}"
+def worker_ping(worker: str) -> str:
+    """Request/reply liveness of one worker by its key; an answer proves that it can receive work."""
+    return f"worker.ping.{worker}"
 
 
-def worker_ctl(incarnation: str) -> str:
-    """Hints to one worker; payload `WorkerHint`.  A lost hint delays, it never loses: the record is the truth."""
-    return f"worker.ctl.{incarnation}"
+def worker_ctl(worker: str) -> str:
+    """Hints to one worker by its key; payload `WorkerHint`.  A lost hint only delays: the record is the truth."""
+    return f"worker.ctl.{worker}"
 
 
 class WorkerHint(msgspec.Struct, frozen=True, rename="camel"):

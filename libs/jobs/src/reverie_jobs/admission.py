@@ -1,0 +1,55 @@
+"""Whether a job can be served at all, said at submit: pure over the mirror of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
+from reverie_protocol.jobs import GenerateParams, Job, Worker
+
+from reverie_jobs.claiming import can_serve
+
+
+def require_servable(job: Job, workers: Iterable[Worker]) -> None:
+    """Raise the ReverieError that says why no known worker can ever run this job, else return.
+
+    With no worker at all nothing is known: `no_worker`, which a caller may choose to let wait.
+    """
+    serving = [worker for worker in workers if job.type in worker.job_types]
+    if not serving:
+        raise ReverieError(ErrorCode.NO_WORKER, f"no worker for {job.type} jobs is running", retry_after=2)
+    if isinstance(job.params, GenerateParams):
+        _require_generate(job.params, serving)
+    if not any(can_serve(job, worker) for worker in serving):
+        raise ReverieError(ErrorCode.NO_WORKER, "no single worker can serve this combination", retry_after=10)
+
+
+def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
+    modes = {name: info for worker in workers for name, info in worker.modes.items()}
+    if params.mode is not None and params.mode not in modes:
+        raise ReverieError(
+            ErrorCode.MODE_NOT_FOUND,
+            f"there is no mode {params.mode!r}; there is {_listed(modes)}",
+        )
+    if params.superres and not any(worker.superres for worker in workers):
+        raise ReverieError(ErrorCode.SUPERRES_DISABLED, "super-resolution is disabled here")
+    style = params.style_lora.style
+    if style is not None and params.style_lora.level > 0:
+        styles = {style for info in modes.values() for style in info.styles}
+        if style not in styles:
+            raise ReverieError(
+                ErrorCode.STYLE_NOT_FOUND,
+                f"there is no style {style!r}; there is {_listed(styles)}",
+            )
+    known = {name.lower(): name for worker in workers for name in worker.schedulers}
+    if params.scheduler is not None and params.scheduler.lower() not in known:
+        allowed = f"unknown scheduler; allowed: {_listed(known.values())}"
+        raise ReverieError(
+            ErrorCode.INVALID_FIELD,
+            f"scheduler: {allowed}",
+            fields=[FieldError(("scheduler",), allowed, "choice")],
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,179 @@
+"""In-memory mirrors of the buckets `jobs` and `workers`: one watcher per process, however many clients.
+
+A mirror is a pure fold over watch events (`apply`) with a small actor around it (`follow`).  Listeners hear every
+committed revision once and in order; after a snapshot that replaces an earlier one they hear only what differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+from reverie_protocol.jobs import Job, JobState, Worker
+from reverie_protocol.subjects import WORKER_TTL_S, WORKERS_BUCKET
+from reverie_runtime.bus.port import (
+    Bucket,
+    BucketConfig,
+    Entry,
+    SnapshotBegin,
+    SnapshotEnd,
+    WatchEvent,
+)
+
+WORKERS = BucketConfig(name=WORKERS_BUCKET, history=1, ttl_s=WORKER_TTL_S)
+
+log = structlog.get_logger(__name__)
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
+class Change(msgspec.Struct, Generic[Record], frozen=True, gc=False):
+    """One committed revision: `record` is None for a deletion, `previous` what the mirror held before.
+
+    `live` is false while a snapshot is being read: the past, not news.
+    """
+
+    key: str
+    record: Record | None
+    previous: Record | None
+    revision: int
+    live: bool
+
+
+Listener = Callable[[Change[Record]], None]
+
+
+class Mirror(Generic[Record]):
+    """Latest record per key.  `ready` is set while the mirror holds a complete snapshot."""
+
+    def __init__(self, record_type: type[Record]) -> None:
+        self._decoder = msgspec.json.Decoder(record_type)
+        self._records: dict[str, tuple[Record, int]] = {}
+        self._unseen: set[str] = set()
+        self._in_snapshot = False
+        self._listeners: list[Listener[Record]] = []
+        self.ready = asyncio.Event()
+        self.revision = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for record, _ in self._records.values())
+
+    def get(self, key: str) -> Record | None:
+        """The mirrored record, None if there is none."""
+        held = self._records.get(key)
+        return held[0] if held else None
+
+    def revision_of(self, key: str) -> int:
+        """Bucket revision of the mirrored record, 0 if there is none."""
+        held = self._records.get(key)
+        return held[1] if held else 0
+
+    def listen(self, listener: Listener[Record]) -> Callable[[], None]:
+        """Call `listener` for each change; the returned function stops that (idempotent)."""
+        self._listeners.append(listener)
+
+        def stop() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return stop
+
+    def apply(self, event: WatchEvent) -> None:
+        """Fold one watch event in; pure of I/O."""
+        match event:
+            case SnapshotBegin():
+                self._in_snapshot = True
+                self._unseen = set(self._records)
+                self.ready.clear()
+            case SnapshotEnd(revision=revision):
+                for key in self._unseen:
+                    self._set(key, None, revision)
+                self._unseen = set()
+                self._in_snapshot = False
+                self.revision = max(self.revision, revision)
+                self.ready.set()
+            case Entry(key=key, value=value, revision=revision):
+                self._unseen.discard(key)
+                self._set(key, self._decode(key, value), revision)
+                self.revision = max(self.revision, revision)
+
+    def _decode(self, key: str, value: bytes | None) -> Record | None:
+        if value is None:
+            return None
+        try:
+            return self._decoder.decode(value)
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            # A record of a newer version, or somebody's by-hand write: never a reason to stop the mirror.
+            log.error("unreadable record ignored", key=key, reason=str(error))
+            return self.get(key)
+
+    def _set(self, key: str, record: Record | None, revision: int) -> None:
+        previous, previous_revision = self._records.get(key, (None, 0))
+        if revision <= previous_revision and record is not None:
+            return
+        if record is None:
+            self._records.pop(key, None)
+        else:
+            self._records[key] = (record, revision)
+        if record is None and previous is None:
+            return
+        change = Change(key, record, previous, revision, live=not self._in_snapshot)
+        for listener in tuple(self._listeners):
+            try:
+                listener(change)
+            except Exception:
+                log.exception("mirror listener failed", key=key)
+
+
+@asynccontextmanager
+async def follow(mirror: Mirror[Record], bucket: Bucket) -> AsyncIterator[Mirror[Record]]:
+    """Keep a mirror up to date while the context is open; yields when its first snapshot is complete."""
+
+    async def run() -> None:
+        async with bucket.watch() as events:
+            async for event in events:
+                mirror.apply(event)
+
+    task = asyncio.create_task(run(), name=f"mirror-{bucket.name}")
+    first = asyncio.create_task(mirror.ready.wait())
+    try:
+        await asyncio.wait({task, first}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        yield mirror
+    finally:
+        for pending in (first, task):
+            pending.cancel()
+        await asyncio.gather(first, task, return_exceptions=True)
+
+
+class JobMirror(Mirror[Job]):
+    """All job records, with the active ones at hand."""
+
+    def __init__(self) -> None:
+        super().__init__(Job)
+        self.queued: dict[str, Job] = {}
+        self.running: dict[str, Job] = {}
+        self.listen(self._index)
+
+    def _index(self, change: Change[Job]) -> None:
+        self.queued.pop(change.key, None)
+        self.running.pop(change.key, None)
+        job = change.record
+        if job is not None and job.state is JobState.QUEUED:
+            self.queued[change.key] = job
+        elif job is not None and job.state is JobState.RUNNING:
+            self.running[change.key] = job
+
+
+class WorkerMirror(Mirror[Worker]):
+    """All workers whose heartbeat record has not expired (30 s): a worker being restarted still counts."""
+
+    def __init__(self) -> None:
+        super().__init__(Worker)

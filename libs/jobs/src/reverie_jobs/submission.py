@@ -1,0 +1,60 @@
+"""From a validated submit to a job record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+from msgspec.structs import replace
+from reverie_protocol.client_messages import JobSubmit
+from reverie_protocol.jobs import (
+    MAX_SEED,
+    ComfyParams,
+    GenerateParams,
+    Job,
+    JobParams,
+    JobState,
+    JobType,
+)
+
+from reverie_jobs.store import job_id_of
+
+
+def job_type_of(params: JobParams) -> JobType:
+    """The type of job that these parameters describe."""
+    if isinstance(params, GenerateParams):
+        return JobType.GENERATE
+    return JobType.COMFY if isinstance(params, ComfyParams) else JobType.SR
+
+
+def new_job(submit: JobSubmit, *, owner: str, now: float, random_bits: Callable[[int], int]) -> Job:
+    """The record of a submitted job, ready for `JobStore.submit`.
+
+    A missing seed is drawn here, so that every attempt makes the same picture.  `random_bits(n)` returns n random
+    bits (`secrets.randbits` in production).
+    """
+    params = submit.params
+    if isinstance(params, GenerateParams) and params.seed is None:
+        params = replace(params, seed=random_bits(MAX_SEED.bit_length()))
+    key = submit.idempotency_key
+    return Job(
+        id=job_id_of(owner, key) if key else f"{random_bits(128):032x}",
+        owner=owner,
+        type=job_type_of(params),
+        state=JobState.QUEUED,
+        priority=submit.priority,
+        position=now,
+        idempotency_key=key,
+        request_hash=_request_hash(submit),
+        params=params,
+        created_at=now,
+        enqueued_at=now,
+        updated_at=now,
+    )
+
+
+def _request_hash(submit: JobSubmit) -> str:
+    """What a repetition must match: parameters and priority as asked, not the seed drawn for them."""
+    asked = msgspec.json.encode((submit.params, submit.priority), order="sorted")
+    return hashlib.sha256(asked).hexdigest()
