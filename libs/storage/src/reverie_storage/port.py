@@ -15,7 +15,7 @@ import msgspec
 
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "text/plain": "txt"}
 CONTENT_TYPES = {extension: media for media, extension in EXTENSIONS.items()}
-_CONTENT_KEY = re.compile(r"^[0-9a-f]{64}\.([a-z0-9]{1,8})$")
+_CONTENT_KEY = re.compile(r"[0-9a-f]{64}\.([a-z0-9]{1,8})")
 
 
 class StorageUnavailable(Exception):
@@ -63,7 +63,7 @@ def content_key(content: bytes, *, content_type: str) -> str:
 
 def content_type_of(key: str) -> str | None:
     """Media type of a content-addressed key, None if the key is none."""
-    match = _CONTENT_KEY.match(key)
+    match = _CONTENT_KEY.fullmatch(key)
     return CONTENT_TYPES.get(match.group(1)) if match else None
 
 
