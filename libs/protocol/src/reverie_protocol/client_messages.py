@@ -1,4 +1,7 @@
-"""What a client sends on `/v1/ws`.  `id` is the client's own and comes back with the answer."""
+"""What a client sends on `/v1/ws`.  `id` is the client's own and comes back with the answer.
+
+"Row n" in a docstring is the row of the channel map that asks for the message.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,32 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from reverie_protocol.jobs import JobId, JobParams, Lane
+from reverie_protocol.dreams import (
+    DreamGuidance,
+    DreamStrategy,
+    Hours,
+    RenderInterval,
+    SessionId,
+    Temperature,
+    Threshold,
+    TopK,
+)
+from reverie_protocol.jobs import JobId, JobParams, Lane, Prompt
+from reverie_protocol.quantities import Epoch
+from reverie_protocol.sizes import Size
+
+MAX_STORED_TEXT_CHARS = 65_536
 
 ClientId = Annotated[str, Meta(max_length=200)] | int
+Cursor = Annotated[int, Meta(ge=0, description="`seq` of the last event that was seen")]
+Priority = Annotated[
+    Lane,
+    Meta(
+        description="lane by number (0..3) or name (urgent, normal, batch, background)",
+        extra={"by_name": True},
+    ),
+]
+QueuePosition = Annotated[int, Meta(ge=0, description="place within its lane; 0 is next")]
 
 
 class ClientMessage(
@@ -25,33 +51,122 @@ class ClientMessage(
     id: ClientId | None = None
 
 
-class Ping(ClientMessage, tag="ping"):
-    """Keep-alive; answered by `pong` with the same `id`."""
+class Ping(ClientMessage, frozen=True, kw_only=True, tag="ping"):
+    """Row 25: keep-alive, every 30 seconds; answered by `pong` with the same `id`."""
 
 
-class Hello(ClientMessage, tag="hello"):
-    """Sets what this socket wants: `previews` sends binary preview frames of all its owner's jobs."""
+class Authenticate(ClientMessage, frozen=True, kw_only=True, tag="AUTHENTICATE"):
+    """Connection: proves who this client is where no header could; answered by `AUTHENTICATED`."""
+
+    session_token: Annotated[str, Meta(min_length=1, max_length=8192, description="a JWT")]
+    agent_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+class Hello(ClientMessage, frozen=True, kw_only=True, tag="hello"):
+    """Connection: what this socket wants; answered by `hello:ok`, with a `cursor` by `resumed` too.
+
+    `previews` sends binary preview frames of all its owner's jobs.
+    """
 
     previews: bool = False
+    cursor: Cursor | None = None
+    epoch: Epoch | None = None
 
 
-class JobSubmit(ClientMessage, tag="job:submit"):
-    """A job.  Its parameters stand flat beside `jobType` or under `params`; parsing merges the two."""
+class Resume(ClientMessage, frozen=True, kw_only=True, tag="resume"):
+    """Connection: send the job events after `cursor`; answered by `resumed`, then the events."""
+
+    cursor: Cursor
+    epoch: Epoch | None = None
+
+
+class JobSubmit(ClientMessage, frozen=True, kw_only=True, tag="job:submit"):
+    """Rows 1, 2 and 4: a job, answered by `job:ack` once its record is durable.
+
+    `jobType` says which parameters apply.  They stand flat beside it or under `params`; parsing merges the two.
+    """
 
     params: JobParams
-    priority: Lane = Lane.NORMAL
+    priority: Priority = Lane.NORMAL
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     previews: bool = False
 
 
-class JobCancel(ClientMessage, tag="job:cancel"):
-    """Stop a job: at once if it waits, at its next denoising step if it runs.  Idempotent."""
+class JobCancel(ClientMessage, frozen=True, kw_only=True, tag="job:cancel"):
+    """Row 6: stop a job, at once if it waits, at its next denoising step if it runs.  Idempotent."""
 
     job_id: JobId
 
 
-class JobPreview(ClientMessage, tag="job:preview"):
-    """Start or stop binary preview frames of one job on this socket."""
+class JobPreview(ClientMessage, frozen=True, kw_only=True, tag="job:preview"):
+    """Beyond the map: start or stop binary preview frames of one job on this socket."""
 
     job_id: JobId
     enabled: bool = True
+
+
+class JobPriority(ClientMessage, frozen=True, kw_only=True, tag="job:priority"):
+    """Row 31: move a job to another lane, or to another place within it."""
+
+    job_id: JobId
+    priority: Priority
+    position: QueuePosition | None = None
+
+
+class DreamStart(ClientMessage, frozen=True, kw_only=True, tag="dream:start"):
+    """Row 7: begin a dream session; answered by `dream:started`.
+
+    Parameters keep the names of `POST /dreams/start`; `duration` may also be called `duration_hours`.
+    """
+
+    prompt: Prompt
+    duration: Annotated[Hours, Meta(extra={"aliases": ("duration_hours", "durationHours")})] = 1.0
+    temperature: Temperature = 0.5
+    similarity_threshold: Threshold = msgspec.field(default=0.7, name="similarity_threshold")
+    render_interval: RenderInterval = msgspec.field(default=100, name="render_interval")
+    top_k: TopK = msgspec.field(default=100, name="top_k")
+    strategy: DreamStrategy = DreamStrategy.RANDOM
+    mode: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    size: Size | None = None
+
+
+class DreamStop(ClientMessage, frozen=True, kw_only=True, tag="dream:stop"):
+    """Row 8: end the session, or the only one there is; answered by `dream:stopped`."""
+
+    session_id: SessionId | None = None
+
+
+class DreamTop(ClientMessage, frozen=True, kw_only=True, tag="dream:top"):
+    """Row 10: the best candidates so far; answered by `dream:top:result`.  Filters go before the limit."""
+
+    session_id: SessionId | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="candidates")] = 50
+    min_score: Threshold = msgspec.field(default=0.0, name="min_score")
+    rendered_only: bool = msgspec.field(default=False, name="rendered_only")
+
+
+class DreamRecent(ClientMessage, frozen=True, kw_only=True, tag="dream:recent"):
+    """Row 11: the latest candidates; answered by `dream:recent:result`."""
+
+    session_id: SessionId | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="candidates")] = 20
+
+
+class DreamGuide(ClientMessage, frozen=True, kw_only=True, tag="dream:guide"):
+    """Row 13: steer a running session; what is left out stays as it is.  Answered by `dream:guide:ok`."""
+
+    params: DreamGuidance
+    session_id: SessionId | None = None
+
+
+class StoragePut(ClientMessage, frozen=True, kw_only=True, tag="storage:put"):
+    """Row 22: keep a small text for 300 seconds; answered by `storage:put:ok`."""
+
+    key: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,199}$",
+            description="1 to 200 letters, digits, `:`, `.`, `_` or `-`, starting with a letter or digit",
+        ),
+    ]
+    payload: Annotated[str, Meta(max_length=MAX_STORED_TEXT_CHARS)]

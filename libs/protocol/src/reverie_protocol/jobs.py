@@ -13,43 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from reverie_protocol.sizes import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_MULTIPLE_PX, Size
-
-__all__ = [
-    "MAX_PROMPT_CHARS",
-    "MAX_SEED",
-    "MAX_SIDE_PX",
-    "MAX_STEPS",
-    "MIN_SIDE_PX",
-    "SIDE_MULTIPLE_PX",
-    "ComfyParams",
-    "FileRef",
-    "GenerateParams",
-    "Guidance",
-    "Job",
-    "JobError",
-    "JobId",
-    "JobMeta",
-    "JobParams",
-    "JobState",
-    "JobType",
-    "Lane",
-    "ModeInfo",
-    "Output",
-    "Phase",
-    "PictureFormat",
-    "Progress",
-    "Prompt",
-    "Seconds",
-    "Seed",
-    "Size",
-    "Steps",
-    "StyleLora",
-    "SuperResolutionParams",
-    "Vram",
-    "Worker",
-    "WorkerState",
-]
+from reverie_protocol.sizes import MAX_SIDE_PX, Size
 
 MAX_PROMPT_CHARS = 10_000
 MAX_SEED = 2**32 - 1
@@ -67,8 +31,9 @@ JobId = Annotated[
 FileRef = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9_-]{1,100}$",
-        description="reference that an upload returned, with or without `fileRef:` before it",
+        pattern=r"^(fileRef:)?[A-Za-z0-9_-]{1,100}$",
+        description="the reference that an upload returned, with or without `fileRef:` before it",
+        extra={"strip_prefix": "fileRef:"},
     ),
 ]
 PictureFormat = Literal["png", "jpeg"]

@@ -1,9 +1,20 @@
-"""What a server sends on `/v1/ws`.  Every pushed job event carries `seq` (the bucket's revision) and `jobSeq`."""
+"""What a server sends on `/v1/ws`.  Every pushed job event carries `seq` (the bucket's revision) and `jobSeq`.
+
+"Row n" in a docstring is the row of the channel map that asks for the message.  A client ignores fields and types
+that it does not know: both are added without notice.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
+from reverie_protocol.dreams import (
+    DreamCandidate,
+    DreamGuidance,
+    DreamState,
+    DreamStats,
+    SessionId,
+)
 from reverie_protocol.errors import FieldError
 from reverie_protocol.jobs import (
     JobError,
@@ -14,7 +25,20 @@ from reverie_protocol.jobs import (
     Output,
     Phase,
     Seconds,
+    Seed,
     Vram,
+    WorkerState,
+)
+from reverie_protocol.quantities import (
+    Attempt,
+    Count,
+    Duration,
+    Epoch,
+    Fraction,
+    JobSeq,
+    Seq,
+    StepCount,
+    StepIndex,
 )
 
 
@@ -30,14 +54,17 @@ class ServerMessage(
     """Base of everything a server sends; the tag is the message's `type`."""
 
 
-class Pong(ServerMessage, tag="pong"):
-    """Answer to `ping`, echoing its `id`."""
+class Pong(ServerMessage, frozen=True, kw_only=True, tag="pong"):
+    """Row 25: answer to `ping`, echoing its `id`."""
 
     id: str | int | None = None
 
 
-class Error(ServerMessage, tag="error"):
-    """A client frame was refused.  `id` echoes the client's; the socket stays open."""
+class Error(ServerMessage, frozen=True, kw_only=True, tag="error"):
+    """Connection: a client frame was refused.  `id` echoes the client's; the socket stays open.
+
+    `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`.
+    """
 
     id: str | int | None = None
     code: str
@@ -46,57 +73,95 @@ class Error(ServerMessage, tag="error"):
     fields: tuple[FieldError, ...] = ()
 
 
-class JobAck(ServerMessage, tag="job:ack"):
-    """The job's record is durable.  `existing` marks the answer to a repeated submit."""
+class Authenticated(ServerMessage, frozen=True, kw_only=True, tag="AUTHENTICATED"):
+    """Connection: answer to `AUTHENTICATE`; whose jobs this socket now sees, and until when."""
+
+    id: str | int | None = None
+    user: str
+    admin: bool = False
+    expires_at: Seconds | None = None
+
+
+class HelloOk(ServerMessage, frozen=True, kw_only=True, tag="hello:ok"):
+    """Connection: answer to `hello`; `seq` and `epoch` are the cursor to resume from."""
+
+    id: str | int | None = None
+    previews: bool
+    seq: Seq
+    epoch: Epoch = ""
+
+
+class Resumed(ServerMessage, frozen=True, kw_only=True, tag="resumed"):
+    """Connection: answer to `resume`, before the missed events.
+
+    `recovered` says that every state transition after `from` follows; otherwise the log no longer reaches back
+    that far and the client starts from the current state, which follows instead.
+    """
+
+    id: str | int | None = None
+    recovered: bool
+    from_: Seq = msgspec.field(name="from")
+    seq: Seq
+    epoch: Epoch = ""
+
+
+class JobAck(ServerMessage, frozen=True, kw_only=True, tag="job:ack"):
+    """Rows 1, 2 and 4: the job's record is durable.  `existing` marks the answer to a repeated submit."""
 
     id: str | int | None = None
     job_id: str
     state: JobState
     priority: Lane
-    seq: int
+    seq: Seq
     existing: bool = False
 
 
-class JobStateChanged(ServerMessage, tag="job:state"):
-    """A job entered `queued` or `running`, or was asked to stop; terminal states have messages of their own."""
+class JobStateChanged(ServerMessage, frozen=True, kw_only=True, tag="job:state"):
+    """Rows 1 and 5: a job entered `queued` or `running`, or was asked to stop.
+
+    Terminal states have messages of their own: `job:complete` and `job:error`.
+    """
 
     job_id: str
     job_type: JobType
     state: JobState
     priority: Lane
-    attempt: int
+    attempt: Attempt
     cancelling: bool = False
     worker: str | None = None
-    seq: int
-    job_seq: int
+    seq: Seq
+    job_seq: JobSeq
 
 
-class JobProgress(ServerMessage, tag="job:progress"):
-    """Latest progress; `progress` is the whole job's fraction 0..1."""
+class JobProgress(ServerMessage, frozen=True, kw_only=True, tag="job:progress"):
+    """Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
+
+    `node` names the ComfyUI node that runs.  An `etaSeconds` that would be a guess is left out.
+    """
 
     job_id: str
-    attempt: int
+    attempt: Attempt
     phase: Phase
-    step: int
-    steps: int
-    progress: float
-    eta_seconds: float | None = None
+    step: StepIndex
+    steps: StepCount
+    progress: Fraction
+    eta_seconds: Duration | None = None
     node: str = ""
-    seq: int
+    seq: Seq
 
 
-class JobComplete(ServerMessage, tag="job:complete"):
-    """The job's outputs are stored and its record is final."""
+class JobComplete(ServerMessage, frozen=True, kw_only=True, tag="job:complete"):
+    """Rows 1, 2 and 5: the job's outputs are stored and its record is final."""
 
     job_id: str
     outputs: tuple[Output, ...]
     meta: JobMeta | None
-    seq: int
-    job_seq: int
+    seq: Seq
+    job_seq: JobSeq
 
 
-class JobFailed(ServerMessage, tag="job:error"):
-    """The job ended without completing; `state` is `failed`, or `cancelled` with code `cancelled`."""
+class JobFailed(ServerMessage, frozen=True, kw_only=True, tag="job:error"):
+    """Row 5: the job ended without completing; `state` is `failed`, or `cancelled` with code `cancelled`."""
 
     job_id: str
     state: JobState
@@ -106,24 +171,100 @@ class JobFailed(ServerMessage, tag="job:error"):
     outputs: tuple[Output, ...] = ()
     partial: bool = False
     error: JobError | None = None
-    seq: int
-    job_seq: int
+    seq: Seq
+    job_seq: JobSeq
 
 
-class JobCancelOk(ServerMessage, tag="job:cancel:ok"):
-    """`job:cancel` is durable: a queued job is cancelled, a running one stops at its next step."""
+class JobCancelOk(ServerMessage, frozen=True, kw_only=True, tag="job:cancel:ok"):
+    """Row 6: `job:cancel` is durable: a queued job is cancelled, a running one stops at its next step."""
 
     id: str | int | None = None
     job_id: str
     state: JobState
 
 
-class JobPreviewOk(ServerMessage, tag="job:preview:ok"):
-    """Whether this socket now gets the job's binary preview frames."""
+class JobPriorityOk(ServerMessage, frozen=True, kw_only=True, tag="job:priority:ok"):
+    """Row 31: the job's new lane is durable; `position` is its place in the queue, 0 is next."""
+
+    id: str | int | None = None
+    job_id: str
+    priority: Lane
+    position: Count | None = None
+
+
+class JobPreviewOk(ServerMessage, frozen=True, kw_only=True, tag="job:preview:ok"):
+    """Beyond the map: whether this socket now gets the job's binary preview frames."""
 
     id: str | int | None = None
     job_id: str
     enabled: bool
+
+
+class DreamStarted(ServerMessage, frozen=True, kw_only=True, tag="dream:started"):
+    """Row 7: the session's record is durable and it begins."""
+
+    id: str | int | None = None
+    session_id: SessionId
+
+
+class DreamStopped(ServerMessage, frozen=True, kw_only=True, tag="dream:stopped"):
+    """Row 8: no more candidates are made; `stats` is the session's total."""
+
+    id: str | int | None = None
+    session_id: SessionId | None
+    stats: DreamStats
+
+
+class DreamStatus(ServerMessage, frozen=True, kw_only=True, tag="dream:status"):
+    """Rows 9 and 12: how the session does, about every 2 seconds while it dreams and once when it ends."""
+
+    session_id: SessionId
+    state: DreamState
+    stats: DreamStats
+
+
+class DreamTopResult(ServerMessage, frozen=True, kw_only=True, tag="dream:top:result"):
+    """Row 10: the best candidates, best first."""
+
+    id: str | int | None = None
+    session_id: SessionId | None
+    candidates: tuple[DreamCandidate, ...]
+
+
+class DreamRecentResult(ServerMessage, frozen=True, kw_only=True, tag="dream:recent:result"):
+    """Row 11: the latest candidates, latest first."""
+
+    id: str | int | None = None
+    session_id: SessionId | None
+    candidates: tuple[DreamCandidate, ...]
+
+
+class DreamGuideOk(ServerMessage, frozen=True, kw_only=True, tag="dream:guide:ok"):
+    """Row 13: the steering that is in force from the next candidate on."""
+
+    id: str | int | None = None
+    session_id: SessionId
+    params: DreamGuidance
+
+
+class DreamCandidateFound(ServerMessage, frozen=True, kw_only=True, tag="dream:candidate"):
+    """Row 14: a promising candidate, as it is found."""
+
+    session_id: SessionId
+    seed: Seed
+    score: Fraction
+    thumbnail_url: str | None = None
+    url: str | None = None
+    prompt: str = ""
+    timestamp: Seconds = 0.0
+
+
+class StoragePutOk(ServerMessage, frozen=True, kw_only=True, tag="storage:put:ok"):
+    """Row 22: the text is stored under `key`; `url` is relative to the gateway."""
+
+    id: str | int | None = None
+    key: str
+    url: str
 
 
 class StorageHealth(msgspec.Struct, frozen=True, rename="camel"):
@@ -139,28 +280,59 @@ class QueueRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     type: JobType
     state: JobState
     priority: Lane
-    position: int
+    position: Count
     enqueued_at: Seconds
     job_id: str | None = None
-    eta_seconds: float | None = None
+    eta_seconds: Duration | None = None
 
 
 class QueueState(msgspec.Struct, frozen=True, rename="camel"):
     """Mirror of the queue: counts and rows, in the order they will be claimed."""
 
-    pending: int
-    running: int
-    depth: int
+    pending: Count
+    running: Count
+    depth: Count
     paused: bool = False
     jobs: tuple[QueueRow, ...] = ()
 
 
-class SystemStatus(ServerMessage, tag="system:status", omit_defaults=False):
-    """State of the platform, on connect and on change.  `mode` is the mode that is loaded."""
+class QueueStateChanged(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="queue:state"):
+    """Row 34: mirror of the queue, on change; `jobs` in the order they will be claimed."""
+
+    pending: Count
+    running: Count
+    depth: Count
+    paused: bool = False
+    jobs: tuple[QueueRow, ...] = ()
+
+
+class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="system:status"):
+    """Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded."""
 
     mode: str | None
     vram: Vram
     storage: StorageHealth
     queue_state: QueueState
-    workers: int = 0
+    workers: Count = 0
     version: str = ""
+
+
+class Backend(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One worker that takes jobs now."""
+
+    name: str
+    backend: str
+    device: str
+    state: WorkerState
+    job_types: tuple[JobType, ...]
+    modes: tuple[str, ...] = ()
+    mode: str | None = None
+    slots: Count = 1
+    running: Count = 0
+    vram: Vram = Vram()
+
+
+class SystemBackends(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="system:backends"):
+    """Row 33: the workers there are, on change."""
+
+    available: tuple[Backend, ...]

@@ -1,0 +1,44 @@
+"""Picture sizes as text: `WIDTHxHEIGHT` in pixels.  The only place that knows which sizes are allowed."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from msgspec import Meta
+
+MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 4096, 8
+SIZE_PATTERN = r"^[0-9]+x[0-9]+$"
+
+_SIZE = re.compile(r"([0-9]+)x([0-9]+)")
+_MAX_DIGITS = 9  # far beyond any size, and short enough to convert
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height in pixels; ValueError with one sentence if `text` is no allowed size."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError("must be WIDTHxHEIGHT in pixels, such as 512x512")
+    if max(map(len, match.groups())) > _MAX_DIGITS:
+        raise ValueError(f"each side must be {MIN_SIDE_PX}..{MAX_SIDE_PX} pixels")
+    width, height = (int(side) for side in match.groups())
+    for name, side in (("width", width), ("height", height)):
+        if not MIN_SIDE_PX <= side <= MAX_SIDE_PX:
+            raise ValueError(f"each side must be {MIN_SIDE_PX}..{MAX_SIDE_PX} pixels; the {name} is {side}")
+        if side % SIDE_MULTIPLE_PX:
+            raise ValueError(
+                f"each side must be a multiple of {SIDE_MULTIPLE_PX} pixels; the {name} is {side}"
+            )
+    return width, height
+
+
+Size = Annotated[
+    str,
+    Meta(
+        pattern=SIZE_PATTERN,
+        max_length=9,
+        description="WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8",
+        examples=["512x512"],
+        extra={"check": parse_size},
+    ),
+]
