@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+
 from reverie_jobs.admission import require_servable
 from reverie_jobs.claiming import choose
 from reverie_protocol.errors import ErrorCode, ReverieError

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from reverie_jobs.transitions import (
     MAX_CRASHES,
     TRANSITIONS,

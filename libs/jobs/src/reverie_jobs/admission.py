@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from reverie_jobs.claiming import can_serve
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import GenerateParams, Job, Worker
-
-from reverie_jobs.claiming import can_serve
 
 
 def require_servable(job: Job, workers: Iterable[Worker]) -> None:

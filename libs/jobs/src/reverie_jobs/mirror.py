@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 import structlog
+
+from reverie_jobs.waiting import WaitingRoom
 from reverie_protocol.jobs import Job, JobState, Worker
 from reverie_protocol.subjects import WORKER_TTL_S, WORKERS_BUCKET
 from reverie_runtime.bus.port import (
@@ -154,21 +156,19 @@ async def follow(mirror: Mirror[Record], bucket: Bucket) -> AsyncIterator[Mirror
 
 
 class JobMirror(Mirror[Job]):
-    """All job records, with the active ones at hand."""
+    """All job records; the waiting ones in the order of the claim rule, the running ones at hand."""
 
     def __init__(self) -> None:
         super().__init__(Job)
-        self.queued: dict[str, Job] = {}
+        self.waiting = WaitingRoom()
         self.running: dict[str, Job] = {}
         self.listen(self._index)
 
     def _index(self, change: Change[Job]) -> None:
-        self.queued.pop(change.key, None)
-        self.running.pop(change.key, None)
         job = change.record
-        if job is not None and job.state is JobState.QUEUED:
-            self.queued[change.key] = job
-        elif job is not None and job.state is JobState.RUNNING:
+        self.waiting.update(change.key, job)
+        self.running.pop(change.key, None)
+        if job is not None and job.state is JobState.RUNNING:
             self.running[change.key] = job
 
 

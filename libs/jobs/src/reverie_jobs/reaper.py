@@ -13,6 +13,10 @@ from functools import partial
 
 import msgspec
 import structlog
+
+from reverie_jobs.mirror import JobMirror
+from reverie_jobs.store import JobStore
+from reverie_jobs.transitions import Claim, Refused, Superseded, requeue
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import Job
 from reverie_protocol.subjects import worker_ping
@@ -24,10 +28,6 @@ from reverie_runtime.bus.port import (
     RequestTimeout,
 )
 from reverie_runtime.clock import Clock
-
-from reverie_jobs.mirror import JobMirror
-from reverie_jobs.store import JobStore
-from reverie_jobs.transitions import Claim, Refused, Superseded, requeue
 
 #: A worker that has not answered for this long is dead, in seconds.
 LEASE_S = 2.0

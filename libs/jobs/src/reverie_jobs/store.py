@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec.structs import replace
+
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import Job
 from reverie_protocol.subjects import JOBS_BUCKET

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec.structs import replace
+
+from reverie_jobs.store import job_id_of
 from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.jobs import (
     MAX_SEED,
@@ -17,8 +19,6 @@ from reverie_protocol.jobs import (
     JobState,
     JobType,
 )
-
-from reverie_jobs.store import job_id_of
 
 
 def job_type_of(params: JobParams) -> JobType:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 from msgspec.structs import replace
+
 from reverie_protocol.errors import ErrorCode
 from reverie_protocol.jobs import Job, JobError, JobMeta, JobState, Output
 
