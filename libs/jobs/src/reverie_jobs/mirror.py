@@ -7,7 +7,7 @@ committed revision once and in order; after a snapshot that replaces an earlier 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -163,6 +163,11 @@ class JobMirror(Mirror[Job]):
         self.waiting = WaitingRoom()
         self.running: dict[str, Job] = {}
         self.listen(self._index)
+
+    @property
+    def queued(self) -> Mapping[str, Job]:
+        """The waiting jobs by id."""
+        return self.waiting.jobs
 
     def _index(self, change: Change[Job]) -> None:
         job = change.record

@@ -8,6 +8,7 @@ can serve.  Jobs whose time has not come lie aside, by time.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from sortedcontainers import SortedDict, SortedList
 
@@ -48,6 +49,11 @@ class WaitingRoom:
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """Every waiting job by id, sleepers included."""
+        return self._jobs
 
     def depth(self, lane: Lane) -> int:
         """Waiting jobs in one lane."""
