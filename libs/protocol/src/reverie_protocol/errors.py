@@ -59,50 +59,83 @@ class ErrorCode(StrEnum):
 
 
 class ErrorTraits(msgspec.Struct, frozen=True):
-    """How a code travels: its HTTP status and whether the same request may succeed later."""
+    """How a code travels: its HTTP status, whether the same request may succeed later, and what it means."""
 
     status: int
     retryable: bool
+    meaning: str
 
 
 ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
-    ErrorCode.INVALID_JSON: ErrorTraits(400, False),
-    ErrorCode.INVALID_MESSAGE: ErrorTraits(422, False),
-    ErrorCode.UNKNOWN_TYPE: ErrorTraits(422, False),
-    ErrorCode.INVALID_FIELD: ErrorTraits(422, False),
-    ErrorCode.UNSUPPORTED_FRAME: ErrorTraits(400, False),
-    ErrorCode.PAYLOAD_TOO_LARGE: ErrorTraits(413, False),
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorTraits(415, False),
-    ErrorCode.NOT_FOUND: ErrorTraits(404, False),
-    ErrorCode.METHOD_NOT_ALLOWED: ErrorTraits(405, False),
-    ErrorCode.JOB_NOT_FOUND: ErrorTraits(404, False),
-    ErrorCode.MODE_NOT_FOUND: ErrorTraits(404, False),
-    ErrorCode.STYLE_NOT_FOUND: ErrorTraits(404, False),
-    ErrorCode.FILE_NOT_FOUND: ErrorTraits(404, False),
-    ErrorCode.UNAUTHENTICATED: ErrorTraits(401, False),
-    ErrorCode.FORBIDDEN: ErrorTraits(403, False),
-    ErrorCode.IDEMPOTENCY_CONFLICT: ErrorTraits(409, False),
-    ErrorCode.JOB_FINISHED: ErrorTraits(409, False),
-    ErrorCode.RANGE_NOT_SATISFIABLE: ErrorTraits(416, False),
-    ErrorCode.NOT_IMPLEMENTED: ErrorTraits(501, False),
-    ErrorCode.QUEUE_FULL: ErrorTraits(429, True),
-    ErrorCode.RATE_LIMITED: ErrorTraits(429, True),
-    ErrorCode.NO_WORKER: ErrorTraits(503, True),
-    ErrorCode.SUPERRES_DISABLED: ErrorTraits(503, False),
-    ErrorCode.SERVICE_UNAVAILABLE: ErrorTraits(503, True),
-    ErrorCode.STORAGE_UNAVAILABLE: ErrorTraits(503, True),
-    ErrorCode.WAIT_TIMEOUT: ErrorTraits(504, True),
-    ErrorCode.INTERNAL: ErrorTraits(500, True),
-    ErrorCode.CANCELLED: ErrorTraits(409, False),
-    ErrorCode.OUT_OF_MEMORY: ErrorTraits(500, True),
-    ErrorCode.MODEL_LOAD_FAILED: ErrorTraits(500, False),
-    ErrorCode.UNSAFE_CHECKPOINT: ErrorTraits(500, False),
-    ErrorCode.UNSUPPORTED_MODEL: ErrorTraits(500, False),
-    ErrorCode.INFERENCE_FAILED: ErrorTraits(500, False),
-    ErrorCode.INVALID_OUTPUT: ErrorTraits(500, False),
-    ErrorCode.CRASH_LOOP: ErrorTraits(500, False),
-    ErrorCode.DEADLINE_EXCEEDED: ErrorTraits(504, False),
-    ErrorCode.WORKFLOW_FAILED: ErrorTraits(500, False),
+    ErrorCode.INVALID_JSON: ErrorTraits(400, False, "The text is not JSON, or not UTF-8."),
+    ErrorCode.INVALID_MESSAGE: ErrorTraits(
+        422, False, "The JSON is no object, repeats a key, or is nested too deep."
+    ),
+    ErrorCode.UNKNOWN_TYPE: ErrorTraits(
+        422, False, "The message's `type` is missing, no string, or not one we know."
+    ),
+    ErrorCode.INVALID_FIELD: ErrorTraits(422, False, "One or more fields are wrong; each is named."),
+    ErrorCode.UNSUPPORTED_FRAME: ErrorTraits(400, False, "Clients send text frames only."),
+    ErrorCode.PAYLOAD_TOO_LARGE: ErrorTraits(
+        413, False, "The body or frame is larger than the server accepts."
+    ),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorTraits(
+        415, False, "The body has another media type than the endpoint takes."
+    ),
+    ErrorCode.NOT_FOUND: ErrorTraits(404, False, "There is no such path or key."),
+    ErrorCode.METHOD_NOT_ALLOWED: ErrorTraits(405, False, "The path exists, but not with this HTTP method."),
+    ErrorCode.JOB_NOT_FOUND: ErrorTraits(404, False, "There is no such job, or it is not yours."),
+    ErrorCode.MODE_NOT_FOUND: ErrorTraits(
+        404, False, "There is no such mode; the message names those there are."
+    ),
+    ErrorCode.STYLE_NOT_FOUND: ErrorTraits(
+        404, False, "There is no such style; the message names those there are."
+    ),
+    ErrorCode.FILE_NOT_FOUND: ErrorTraits(404, False, "The file reference is unknown or has expired."),
+    ErrorCode.UNAUTHENTICATED: ErrorTraits(401, False, "Credentials are missing, wrong or expired."),
+    ErrorCode.FORBIDDEN: ErrorTraits(403, False, "You are known, but may not do this."),
+    ErrorCode.IDEMPOTENCY_CONFLICT: ErrorTraits(
+        409, False, "The idempotency key was used before with another request."
+    ),
+    ErrorCode.JOB_FINISHED: ErrorTraits(409, False, "The job is already final and cannot be changed."),
+    ErrorCode.RANGE_NOT_SATISFIABLE: ErrorTraits(
+        416, False, "The requested byte range lies outside the object."
+    ),
+    ErrorCode.NOT_IMPLEMENTED: ErrorTraits(
+        501, False, "The endpoint exists for compatibility and does nothing."
+    ),
+    ErrorCode.QUEUE_FULL: ErrorTraits(429, True, "Too many jobs wait; `Retry-After` says when to try again."),
+    ErrorCode.RATE_LIMITED: ErrorTraits(429, True, "You sent too much in too short a time."),
+    ErrorCode.NO_WORKER: ErrorTraits(503, True, "No worker that could do this job is running."),
+    ErrorCode.SUPERRES_DISABLED: ErrorTraits(
+        503, False, "No worker offers super-resolution; nothing was started."
+    ),
+    ErrorCode.SERVICE_UNAVAILABLE: ErrorTraits(
+        503, True, "The service behind this request, or the message bus, cannot be reached."
+    ),
+    ErrorCode.STORAGE_UNAVAILABLE: ErrorTraits(503, True, "Outputs cannot be stored or read at the moment."),
+    ErrorCode.WAIT_TIMEOUT: ErrorTraits(
+        504, True, "The request's wait ran out; the job goes on, and the answer says where."
+    ),
+    ErrorCode.INTERNAL: ErrorTraits(500, True, "A fault of ours; the request id finds it in the logs."),
+    ErrorCode.CANCELLED: ErrorTraits(409, False, "The job was cancelled."),
+    ErrorCode.OUT_OF_MEMORY: ErrorTraits(500, True, "The worker ran out of memory; a smaller size may do."),
+    ErrorCode.MODEL_LOAD_FAILED: ErrorTraits(500, False, "The model's files could not be loaded."),
+    ErrorCode.UNSAFE_CHECKPOINT: ErrorTraits(
+        500, False, "The checkpoint is a pickle, which could run code; only safetensors are loaded."
+    ),
+    ErrorCode.UNSUPPORTED_MODEL: ErrorTraits(
+        500, False, "The model is of a kind that the worker cannot run."
+    ),
+    ErrorCode.INFERENCE_FAILED: ErrorTraits(500, False, "The model failed while it ran."),
+    ErrorCode.INVALID_OUTPUT: ErrorTraits(
+        500, False, "The model's output is no picture (not finite, or blank)."
+    ),
+    ErrorCode.CRASH_LOOP: ErrorTraits(
+        500, False, "Three workers were lost under this job; it is not tried again."
+    ),
+    ErrorCode.DEADLINE_EXCEEDED: ErrorTraits(504, False, "The job did not start or finish in its time."),
+    ErrorCode.WORKFLOW_FAILED: ErrorTraits(500, False, "ComfyUI refused or failed the workflow."),
 }
 
 

@@ -13,6 +13,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from reverie_protocol.quantities import (
+    Attempt,
+    Bytes,
+    Count,
+    Duration,
+    Fraction,
+    Gigabytes,
+    JobSeq,
+    Percent,
+    Pixels,
+    StepCount,
+    StepIndex,
+)
 from reverie_protocol.sizes import MAX_SIDE_PX, Size
 
 MAX_PROMPT_CHARS = 10_000
@@ -20,10 +33,12 @@ MAX_SEED = 2**32 - 1
 MAX_STEPS = 150
 
 Seconds = Annotated[float, Meta(description="seconds since the epoch, UTC")]
-Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARS)]
-Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-Steps = Annotated[int, Meta(ge=1, le=MAX_STEPS)]
-Guidance = Annotated[float, Meta(ge=0, le=20)]
+Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARS, description="text, in characters")]
+Seed = Annotated[int, Meta(ge=0, le=MAX_SEED, description="seed of the noise")]
+Steps = Annotated[int, Meta(ge=1, le=MAX_STEPS, description="denoising steps")]
+Guidance = Annotated[float, Meta(ge=0, le=20, description="guidance scale; 1 is none")]
+Quality = Annotated[int, Meta(ge=1, le=100, description="JPEG quality")]
+Passes = Annotated[int, Meta(ge=1, le=3, description="super-resolution passes")]
 JobId = Annotated[
     str,
     Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="1 to 64 letters, digits, `_` or `-`"),
@@ -75,7 +90,7 @@ class StyleLora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A style by name and how strongly it is applied; level 0 is off."""
 
     style: str | None = None
-    level: Annotated[int, Meta(ge=0, le=8)] = 0
+    level: Annotated[int, Meta(ge=0, le=8, description="strength; 0 is off")] = 0
 
 
 class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generate"):
@@ -92,17 +107,17 @@ class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generat
     scheduler: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
     superres: bool = False
     superres_format: PictureFormat = "png"
-    superres_quality: Annotated[int, Meta(ge=1, le=100)] = 92
-    superres_magnitude: Annotated[int, Meta(ge=1, le=3, description="passes")] = 2
+    superres_quality: Quality = 92
+    superres_magnitude: Passes = 2
 
 
 class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="sr"):
     """Super-resolution of an uploaded picture."""
 
     fileRef: FileRef
-    magnitude: Annotated[int, Meta(ge=1, le=3, description="passes")] = 2
+    magnitude: Passes = 2
     out_format: PictureFormat = "png"
-    quality: Annotated[int, Meta(ge=1, le=100)] = 92
+    quality: Quality = 92
 
 
 class ComfyParams(msgspec.Struct, frozen=True, tag_field="kind", tag="comfy"):
@@ -122,9 +137,9 @@ class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     url: str
     key: str
     content_type: str = "image/png"
-    width: int = 0
-    height: int = 0
-    bytes: int = 0
+    width: Pixels = 0
+    height: Pixels = 0
+    bytes: Bytes = 0
     partial: bool = False
 
 
@@ -145,15 +160,15 @@ class JobMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     mode: str = ""
     model: str = ""
     scheduler: str = ""
-    steps: int = 0
+    steps: StepCount = 0
     guidance: float = 0.0
     size: str = ""
     native_size: str = ""
     sr_model: str = ""
-    sr_passes: int = 0
-    sr_scale_per_pass: int = 0
+    sr_passes: Count = 0
+    sr_scale_per_pass: Count = 0
     sr_format: str = ""
-    run_seconds: float = 0.0
+    run_seconds: Duration = 0.0
 
 
 class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -171,11 +186,11 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     state: JobState
     priority: Lane = Lane.NORMAL
     position: float = 0.0
-    attempt: int = 0
-    crashes: int = 0
+    attempt: Attempt = 0
+    crashes: Count = 0
     worker: str | None = None
     op: str = ""
-    job_seq: int = 1
+    job_seq: JobSeq = 1
     cancel: bool = False
     not_before: Seconds | None = None
     start_by: Seconds | None = None
@@ -213,12 +228,12 @@ class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """
 
     job_id: str
-    attempt: int
+    attempt: Attempt
     phase: Phase
-    step: int = 0
-    steps: int = 0
-    progress: float = 0.0
-    step_seconds: float = 0.0
+    step: StepIndex = 0
+    steps: StepCount = 0
+    progress: Fraction = 0.0
+    step_seconds: Duration = 0.0
     node: str = ""
 
 
@@ -228,22 +243,22 @@ class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     model: str
     family: str = ""
     default_size: str = "512x512"
-    default_steps: int = 4
+    default_steps: StepCount = 4
     default_guidance: float = 1.0
     scheduler: str = ""
     styles: tuple[str, ...] = ()
-    max_side: int = MAX_SIDE_PX
+    max_side: Pixels = MAX_SIDE_PX
 
 
 class Vram(msgspec.Struct, frozen=True):
     """Accelerator memory as the HTTP API has it (GB); `device` is "No GPU" with zeros where there is none."""
 
     device: str = "No GPU"
-    total_gb: float = 0.0
-    allocated_gb: float = 0.0
-    used_gb: float = 0.0
-    available_gb: float = 0.0
-    usage_percent: float = 0.0
+    total_gb: Gigabytes = 0.0
+    allocated_gb: Gigabytes = 0.0
+    used_gb: Gigabytes = 0.0
+    available_gb: Gigabytes = 0.0
+    usage_percent: Percent = 0.0
 
 
 class WorkerState(StrEnum):
@@ -269,7 +284,7 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     mode: str | None = None
     schedulers: tuple[str, ...] = ()
     superres: bool = False
-    slots: int = 1
+    slots: Count = 1
     running: tuple[str, ...] = ()
     vram: Vram = Vram()
     detail: str = ""

@@ -9,6 +9,8 @@ import struct
 
 import msgspec
 
+from reverie_protocol.quantities import Attempt, Pixels, StepCount, StepIndex
+
 _LENGTH = struct.Struct(">I")
 
 
@@ -16,11 +18,11 @@ class PreviewHeader(msgspec.Struct, frozen=True, rename="camel"):
     """What the picture after it shows: which job and step, its size in pixels and its media type."""
 
     job_id: str
-    attempt: int
-    step: int
-    steps: int
-    width: int
-    height: int
+    attempt: Attempt
+    step: StepIndex
+    steps: StepCount
+    width: Pixels
+    height: Pixels
     content_type: str = "image/jpeg"
 
 

@@ -1,4 +1,4 @@
-"""Every NATS subject and KV bucket of Reverie.  Any service may subscribe; who publishes is written beside it."""
+"""Every NATS subject, KV bucket and stream of Reverie.  Any service may subscribe."""
 
 from __future__ import annotations
 
@@ -6,24 +6,44 @@ from typing import Final
 
 import msgspec
 
+from reverie_protocol.dreams import DreamCandidateEvent, DreamSession, DreamStatusEvent
+from reverie_protocol.instances import ActiveMode, AuditEvent, ComfyInstance, SystemAlert
+from reverie_protocol.jobs import Job, JobId, Progress, Worker
+from reverie_protocol.preview import PreviewHeader
+from reverie_protocol.server_messages import QueueState, SystemBackends, SystemStatus
+
 JOBS_BUCKET: Final = "jobs"
 WORKERS_BUCKET: Final = "workers"
 WORKER_TTL_S: Final = 30.0
+DREAMS_BUCKET: Final = "dreams"
+COMFY_INSTANCES_BUCKET: Final = "comfy_instances"
+MODES_BUCKET: Final = "modes"
+AUDIT_STREAM: Final = "AUDIT"
+AUDIT_RETENTION_S: Final = 30 * 86_400.0
 
-#: Committed revisions of job records, republished by the server (gateway, workers and reaper write the bucket).
 JOB_STATE: Final = "job.state.>"
-#: Progress of running jobs (workers), latest wins.
 JOB_PROGRESS: Final = "job.progress.*"
-#: Preview frames of running jobs (workers), only while somebody watches.
 JOB_PREVIEW: Final = "job.preview.*"
-#: "I am watching this job's previews" (gateways, or anybody), repeated every `WATCH_REPEAT_S`.
 JOB_WATCH: Final = "job.watch.*"
 WATCH_REPEAT_S: Final = 2.0
 WATCH_LEASE_S: Final = 5.0
-#: System status (monitor; until it runs, each gateway derives its own).
+WORKER_PING: Final = "worker.ping.>"
+WORKER_CTL: Final = "worker.ctl.>"
 SYSTEM_STATUS: Final = "system.status"
-#: Mirror of the queue (gateway).
+SYSTEM_BACKENDS: Final = "system.backends"
+SYSTEM_ALERT: Final = "system.alert"
 QUEUE_STATE: Final = "queue.state"
+DREAM_STATUS: Final = "dream.status"
+DREAM_STATUS_REPEAT_S: Final = 2.0
+DREAM_CANDIDATE: Final = "dream.candidate.*"
+COMFY_INSTANCE: Final = "comfy.instance.*"
+AUDIT: Final = "audit.>"
+
+
+class WorkerHint(msgspec.Struct, frozen=True, rename="camel"):
+    """Asks a worker to look at a job's record now (it was cancelled or changed)."""
+
+    job_id: JobId
 
 
 def job_state(job_id: str) -> str:
@@ -46,6 +66,11 @@ def job_watch(job_id: str) -> str:
     return f"job.watch.{job_id}"
 
 
+def worker_key(name: str, incarnation: str) -> str:
+    """Key of a worker's record in the bucket `workers`."""
+    return f"{name}.{incarnation}"
+
+
 def worker_ping(worker: str) -> str:
     """Request/reply liveness of one worker by its key; an answer proves that it can receive work."""
     return f"worker.ping.{worker}"
@@ -56,12 +81,142 @@ def worker_ctl(worker: str) -> str:
     return f"worker.ctl.{worker}"
 
 
-class WorkerHint(msgspec.Struct, frozen=True, rename="camel"):
-    """Asks a worker to look at a job's record now (it was cancelled or changed)."""
+def dream_candidate(session_id: str) -> str:
+    """Subject of one session's finds; payload `DreamCandidateEvent`."""
+    return f"dream.candidate.{session_id}"
 
-    job_id: str
+
+def comfy_instance(name: str) -> str:
+    """Subject on which one ComfyUI instance's state is told; payload `ComfyInstance`."""
+    return f"comfy.instance.{name}"
 
 
-def worker_key(name: str, incarnation: str) -> str:
-    """Key of a worker's record in the bucket `workers`."""
-    return f"{name}.{incarnation}"
+def audit(action: str) -> str:
+    """Subject of one kind of audit event, such as `audit.mode.switch`; payload `AuditEvent`."""
+    return f"audit.{action}"
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """A subject pattern: what travels on it, who publishes, and what it means.
+
+    `parameter` names the pattern's wildcard.  `binary` marks a payload that is `reverie_protocol.preview`: the type
+    of its header is given.  No payload type means an empty message.  `inbound` marks what anybody may publish.
+    """
+
+    pattern: str
+    parameter: str
+    payload: type[msgspec.Struct] | None
+    publisher: str
+    meaning: str
+    binary: bool = False
+    inbound: bool = False
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """A KV bucket: the record under each key, who writes it, and how long it stays (0 is for good)."""
+
+    name: str
+    key: str
+    record: type[msgspec.Struct]
+    writer: str
+    meaning: str
+    history: int = 1
+    ttl_s: float = 0.0
+    republish: str = ""
+
+
+SUBJECTS: Final = (
+    Subject(
+        JOB_STATE,
+        "jobId",
+        Job,
+        "nats-server, for each committed write to the bucket `jobs`",
+        "committed revisions of job records, in order",
+    ),
+    Subject(
+        JOB_PROGRESS,
+        "jobId",
+        Progress,
+        "workers",
+        "progress of running jobs, at least once a second; latest wins",
+    ),
+    Subject(
+        JOB_PREVIEW,
+        "jobId",
+        PreviewHeader,
+        "workers",
+        "preview frames of running jobs, only while somebody watches",
+        binary=True,
+    ),
+    Subject(
+        JOB_WATCH,
+        "jobId",
+        None,
+        "gateways, or anybody",
+        "keeps a job's previews flowing; repeat every 2 seconds",
+        inbound=True,
+    ),
+    Subject(
+        WORKER_PING,
+        "worker",
+        None,
+        "anybody, as a request",
+        "liveness of one worker; any answer will do",
+        inbound=True,
+    ),
+    Subject(
+        WORKER_CTL,
+        "worker",
+        WorkerHint,
+        "gateways",
+        "asks a worker to look at a job's record now",
+        inbound=True,
+    ),
+    Subject(
+        SYSTEM_STATUS,
+        "",
+        SystemStatus,
+        "monitor; until it runs, each gateway derives its own",
+        "state of the platform, on change",
+    ),
+    Subject(SYSTEM_BACKENDS, "", SystemBackends, "monitor", "the workers there are, on change"),
+    Subject(SYSTEM_ALERT, "", SystemAlert, "any service", "something an operator should know"),
+    Subject(QUEUE_STATE, "", QueueState, "gateways", "mirror of the queue, on change"),
+    Subject(
+        DREAM_STATUS, "", DreamStatusEvent, "dreams", "state of a dream session, every 2 seconds; latest wins"
+    ),
+    Subject(
+        DREAM_CANDIDATE, "sessionId", DreamCandidateEvent, "dreams", "promising candidates as they are found"
+    ),
+    Subject(COMFY_INSTANCE, "name", ComfyInstance, "comfy-bridge", "state of a ComfyUI instance, on change"),
+    Subject(
+        AUDIT,
+        "action",
+        AuditEvent,
+        "any service",
+        "administrative and security events, kept by the stream `AUDIT`",
+    ),
+)
+
+BUCKETS: Final = (
+    Bucket(
+        JOBS_BUCKET,
+        "<jobId>",
+        Job,
+        "gateways, workers, reapers: one compare-and-set per transition",
+        "one record per job; its history is the event log that clients resume from",
+        history=64,
+        republish="job.state",
+    ),
+    Bucket(
+        WORKERS_BUCKET,
+        "<name>.<incarnation>",
+        Worker,
+        "each worker its own",
+        "heartbeats",
+        ttl_s=WORKER_TTL_S,
+    ),
+    Bucket(DREAMS_BUCKET, "<sessionId>", DreamSession, "dreams", "one record per dream session"),
+    Bucket(COMFY_INSTANCES_BUCKET, "<name>", ComfyInstance, "comfy-bridge", "the ComfyUI instances"),
+    Bucket(MODES_BUCKET, "<worker>", ActiveMode, "gateways and each worker its own", "mode of each worker"),
+)

@@ -1,0 +1,1252 @@
+// Generated from libs/protocol by `make generate`; do not edit.
+// Types of everything on Reverie's WebSocket (`/v1/ws`), in its own HTTP bodies and on its NATS subjects.
+
+/** Every error code: its HTTP status, and whether the same request may succeed later. */
+export const ERROR_CODES = {
+  invalid_json: { status: 400, retryable: false },
+  invalid_message: { status: 422, retryable: false },
+  unknown_type: { status: 422, retryable: false },
+  invalid_field: { status: 422, retryable: false },
+  unsupported_frame: { status: 400, retryable: false },
+  payload_too_large: { status: 413, retryable: false },
+  unsupported_media_type: { status: 415, retryable: false },
+  not_found: { status: 404, retryable: false },
+  method_not_allowed: { status: 405, retryable: false },
+  job_not_found: { status: 404, retryable: false },
+  mode_not_found: { status: 404, retryable: false },
+  style_not_found: { status: 404, retryable: false },
+  file_not_found: { status: 404, retryable: false },
+  unauthenticated: { status: 401, retryable: false },
+  forbidden: { status: 403, retryable: false },
+  idempotency_conflict: { status: 409, retryable: false },
+  job_finished: { status: 409, retryable: false },
+  range_not_satisfiable: { status: 416, retryable: false },
+  not_implemented: { status: 501, retryable: false },
+  queue_full: { status: 429, retryable: true },
+  rate_limited: { status: 429, retryable: true },
+  no_worker: { status: 503, retryable: true },
+  superres_disabled: { status: 503, retryable: false },
+  service_unavailable: { status: 503, retryable: true },
+  storage_unavailable: { status: 503, retryable: true },
+  wait_timeout: { status: 504, retryable: true },
+  internal: { status: 500, retryable: true },
+  cancelled: { status: 409, retryable: false },
+  out_of_memory: { status: 500, retryable: true },
+  model_load_failed: { status: 500, retryable: false },
+  unsafe_checkpoint: { status: 500, retryable: false },
+  unsupported_model: { status: 500, retryable: false },
+  inference_failed: { status: 500, retryable: false },
+  invalid_output: { status: 500, retryable: false },
+  crash_loop: { status: 500, retryable: false },
+  deadline_exceeded: { status: 504, retryable: false },
+  workflow_failed: { status: 500, retryable: false },
+} as const;
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** WebSocket close codes of ours, and whether to come back. */
+export const CLOSE_CODES = {
+  1001: { reason: "server is draining", reconnect: true },
+  1009: { reason: "message too large", reconnect: false },
+  4008: { reason: "client reads too slowly", reconnect: true },
+  4401: { reason: "not authenticated", reconnect: false },
+  4503: { reason: "server is overloaded", reconnect: true },
+} as const;
+
+/** Kinds of wrong fields. */
+export type FieldErrorType = "missing" | "type_error" | "out_of_range" | "pattern" | "choice" | "too_long" | "too_short" | "too_deep" | "invalid_text" | "unknown_field" | "conflict";
+
+/** Row 25: keep-alive, every 30 seconds; answered by `pong` with the same `id`. */
+export interface Ping {
+  type: "ping";
+  /** at most 200 characters */
+  id?: string | number | null;
+}
+
+/** Connection: proves who this client is where no header could; answered by `AUTHENTICATED`. */
+export interface Authenticate {
+  type: "AUTHENTICATE";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** a JWT; at most 8192 characters */
+  sessionToken: string;
+  /** at most 200 characters */
+  agentId?: string | null;
+}
+
+/**
+ * Connection: what this socket wants; answered by `hello:ok`, with a `cursor` by `resumed` too.
+ *
+ * `previews` sends binary preview frames of all its owner's jobs.
+ */
+export interface Hello {
+  type: "hello";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** default false */
+  previews?: boolean;
+  /** `seq` of the last event that was seen; 0.. */
+  cursor?: number | null;
+  /** identity of the event log; a cursor of another epoch cannot be resumed; at most 100 characters */
+  epoch?: string | null;
+}
+
+/** Connection: send the job events after `cursor`; answered by `resumed`, then the events. */
+export interface Resume {
+  type: "resume";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** `seq` of the last event that was seen; 0.. */
+  cursor: number;
+  /** identity of the event log; a cursor of another epoch cannot be resumed; at most 100 characters */
+  epoch?: string | null;
+}
+
+/** A style by name and how strongly it is applied; level 0 is off. */
+export interface StyleLora {
+  style?: string | null;
+  /** strength; 0 is off; 0..8; default 0 */
+  level?: number;
+}
+
+/** Text to image.  A field left at None takes the default of the mode that runs the job. */
+export interface GenerateParams {
+  kind: "generate";
+  /** text, in characters; at most 10000 characters */
+  prompt: string;
+  /** text, in characters; at most 10000 characters */
+  negative_prompt?: string | null;
+  /** at most 200 characters */
+  mode?: string | null;
+  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
+  size?: string | null;
+  /** denoising steps; 1..150 */
+  num_inference_steps?: number | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidance_scale?: number | null;
+  /** seed of the noise; 0..4294967295 */
+  seed?: number | null;
+  style_lora?: StyleLora;
+  /** at most 100 characters */
+  scheduler?: string | null;
+  /** default false */
+  superres?: boolean;
+  /** default "png" */
+  superres_format?: "jpeg" | "png";
+  /** JPEG quality; 1..100; default 92 */
+  superres_quality?: number;
+  /** super-resolution passes; 1..3; default 2 */
+  superres_magnitude?: number;
+}
+
+/** Super-resolution of an uploaded picture. */
+export interface SuperResolutionParams {
+  kind: "sr";
+  /** the reference that an upload returned, with or without `fileRef:` before it */
+  fileRef: string;
+  /** super-resolution passes; 1..3; default 2 */
+  magnitude?: number;
+  /** default "png" */
+  out_format?: "jpeg" | "png";
+  /** JPEG quality; 1..100; default 92 */
+  quality?: number;
+}
+
+/** A ComfyUI workflow by name with its parameters. */
+export interface ComfyParams {
+  kind: "comfy";
+  /** at most 200 characters */
+  workflowId: string;
+  params?: { [key: string]: unknown };
+  /** the reference that an upload returned, with or without `fileRef:` before it */
+  inputImage?: string | null;
+}
+
+/** Priority lanes; a lower number goes first. */
+export type Lane = 0 | 1 | 2 | 3;
+export type LaneName = "urgent" | "normal" | "batch" | "background";
+
+/** What every `job:submit` may hold beside its job's parameters. */
+export interface JobSubmitEnvelope {
+  type: "job:submit";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** lane by number (0..3) or name (urgent, normal, batch, background); default 1 */
+  priority?: Lane | LaneName;
+  /** at most 200 characters */
+  idempotencyKey?: string | null;
+  /** default false */
+  previews?: boolean;
+}
+/**
+ * Rows 1, 2 and 4: a job, answered by `job:ack` once its record is durable.
+ *
+ * `jobType` says which parameters apply.  They stand flat beside it or under `params`; parsing merges the two.
+ */
+export type JobSubmit =
+  | (JobSubmitEnvelope & { jobType: "generate" } & Omit<GenerateParams, "kind">)
+  | (JobSubmitEnvelope & { jobType: "generate" } & { params: Omit<GenerateParams, "kind"> })
+  | (JobSubmitEnvelope & { jobType: "sr" } & Omit<SuperResolutionParams, "kind">)
+  | (JobSubmitEnvelope & { jobType: "sr" } & { params: Omit<SuperResolutionParams, "kind"> })
+  | (JobSubmitEnvelope & { jobType: "comfy" } & Omit<ComfyParams, "kind">);
+
+/** Row 6: stop a job, at once if it waits, at its next denoising step if it runs.  Idempotent. */
+export interface JobCancel {
+  type: "job:cancel";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  jobId: string;
+}
+
+/** Beyond the map: start or stop binary preview frames of one job on this socket. */
+export interface JobPreview {
+  type: "job:preview";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  jobId: string;
+  /** default true */
+  enabled?: boolean;
+}
+
+/** Row 31: move a job to another lane, or to another place within it. */
+export interface JobPriority {
+  type: "job:priority";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  jobId: string;
+  /** lane by number (0..3) or name (urgent, normal, batch, background) */
+  priority: Lane | LaneName;
+  /** place within its lane; 0 is next; 0.. */
+  position?: number | null;
+}
+
+/** Row 22: keep a small text for 300 seconds; answered by `storage:put:ok`. */
+export interface StoragePut {
+  type: "storage:put";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** 1 to 200 letters, digits, `:`, `.`, `_` or `-`, starting with a letter or digit */
+  key: string;
+  /** at most 65536 characters */
+  payload: string;
+}
+
+/** How a session walks from one candidate to the next. */
+export type DreamStrategy = "random" | "linear_walk" | "grid" | "evolutionary" | "temperature" | "cluster" | "slerp";
+
+/**
+ * Row 7: begin a dream session; answered by `dream:started`.
+ *
+ * Parameters keep the names of `POST /dreams/start`; `duration` may also be called `duration_hours`.
+ */
+export interface DreamStart {
+  type: "dream:start";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** text, in characters; at most 10000 characters */
+  prompt: string;
+  /** hours; 0.001..24; default 1.0 */
+  duration?: number;
+  /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
+  temperature?: number;
+  /** least score that is kept; 0..1; default 0.7 */
+  similarity_threshold?: number;
+  /** candidates between two full renders; 1..; default 100 */
+  render_interval?: number;
+  /** candidates kept; 10..1000; default 100 */
+  top_k?: number;
+  /** default "random" */
+  strategy?: DreamStrategy;
+  /** at most 200 characters */
+  mode?: string | null;
+  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
+  size?: string | null;
+}
+
+/** Row 8: end the session, or the only one there is; answered by `dream:stopped`. */
+export interface DreamStop {
+  type: "dream:stop";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId?: string | null;
+}
+
+/** Row 10: the best candidates so far; answered by `dream:top:result`.  Filters go before the limit. */
+export interface DreamTop {
+  type: "dream:top";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId?: string | null;
+  /** candidates; 1..1000; default 50 */
+  limit?: number;
+  /** least score that is kept; 0..1; default 0.0 */
+  min_score?: number;
+  /** default false */
+  rendered_only?: boolean;
+}
+
+/** Row 11: the latest candidates; answered by `dream:recent:result`. */
+export interface DreamRecent {
+  type: "dream:recent";
+  /** at most 200 characters */
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId?: string | null;
+  /** candidates; 1..1000; default 20 */
+  limit?: number;
+}
+
+/** What may be steered while a session dreams; a field left at None stays as it is. */
+export interface DreamGuidance {
+  /** text, in characters; at most 10000 characters */
+  prompt?: string | null;
+  /** text, in characters; at most 10000 characters */
+  negative_prompt?: string | null;
+  /** 0 stays close, 1 wanders far; 0..1 */
+  temperature?: number | null;
+  /** least score that is kept; 0..1 */
+  similarity_threshold?: number | null;
+  /** candidates between two full renders; 1.. */
+  render_interval?: number | null;
+  strategy?: DreamStrategy | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidance_scale?: number | null;
+  /** denoising steps; 1..150 */
+  num_inference_steps?: number | null;
+}
+
+/** Row 13: steer a running session; what is left out stays as it is.  Answered by `dream:guide:ok`. */
+export interface DreamGuide {
+  type: "dream:guide";
+  /** at most 200 characters */
+  id?: string | number | null;
+  params: DreamGuidance;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId?: string | null;
+}
+
+/** Row 25: answer to `ping`, echoing its `id`. */
+export interface Pong {
+  type: "pong";
+  id?: string | number | null;
+}
+
+/** One wrong field: where it is (`loc`), what is wrong and what is allowed (`msg`), and a stable `type`. */
+export interface FieldError {
+  loc: readonly (string | number)[];
+  msg: string;
+  type: string;
+}
+
+/**
+ * Connection: a client frame was refused.  `id` echoes the client's; the socket stays open.
+ *
+ * `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`.
+ */
+export interface Error {
+  type: "error";
+  id?: string | number | null;
+  code: string;
+  message: string;
+  retryable: boolean;
+  fields?: readonly FieldError[];
+}
+
+/** Connection: answer to `AUTHENTICATE`; whose jobs this socket now sees, and until when. */
+export interface Authenticated {
+  type: "AUTHENTICATED";
+  id?: string | number | null;
+  user: string;
+  /** default false */
+  admin?: boolean;
+  /** seconds since the epoch, UTC */
+  expiresAt?: number | null;
+}
+
+/** Connection: answer to `hello`; `seq` and `epoch` are the cursor to resume from. */
+export interface HelloOk {
+  type: "hello:ok";
+  id?: string | number | null;
+  previews: boolean;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+  /** identity of the event log; a cursor of another epoch cannot be resumed; at most 100 characters */
+  epoch?: string;
+}
+
+/**
+ * Connection: answer to `resume`, before the missed events.
+ *
+ * `recovered` says that every state transition after `from` follows; otherwise the log no longer reaches back
+ * that far and the client starts from the current state, which follows instead.
+ */
+export interface Resumed {
+  type: "resumed";
+  id?: string | number | null;
+  recovered: boolean;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  from: number;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+  /** identity of the event log; a cursor of another epoch cannot be resumed; at most 100 characters */
+  epoch?: string;
+}
+
+/** Where a job is in its life.  The last three are final. */
+export type JobState = "queued" | "running" | "completed" | "failed" | "cancelled";
+
+/** Rows 1, 2 and 4: the job's record is durable.  `existing` marks the answer to a repeated submit. */
+export interface JobAck {
+  type: "job:ack";
+  id?: string | number | null;
+  jobId: string;
+  state: JobState;
+  priority: Lane;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+  /** default false */
+  existing?: boolean;
+}
+
+/** What kind of work a job is; decides which service claims it. */
+export type JobType = "generate" | "sr" | "comfy";
+
+/**
+ * Rows 1 and 5: a job entered `queued` or `running`, or was asked to stop.
+ *
+ * Terminal states have messages of their own: `job:complete` and `job:error`.
+ */
+export interface JobStateChanged {
+  type: "job:state";
+  jobId: string;
+  jobType: JobType;
+  state: JobState;
+  priority: Lane;
+  /** counts the claims of the job, from 1; 0.. */
+  attempt: number;
+  /** default false */
+  cancelling?: boolean;
+  worker?: string | null;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+  /** position among the events of this job; 0.. */
+  jobSeq: number;
+}
+
+/** What a running job is doing. */
+export type Phase = "loading" | "encoding" | "denoising" | "decoding" | "upscaling" | "storing";
+
+/**
+ * Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
+ *
+ * `node` names the ComfyUI node that runs.  An `etaSeconds` that would be a guess is left out.
+ */
+export interface JobProgress {
+  type: "job:progress";
+  jobId: string;
+  /** counts the claims of the job, from 1; 0.. */
+  attempt: number;
+  phase: Phase;
+  /** denoising steps done; 0.. */
+  step: number;
+  /** denoising steps in all; 0.. */
+  steps: number;
+  /** fraction from 0 to 1; 0..1 */
+  progress: number;
+  /** seconds; 0.. */
+  etaSeconds?: number | null;
+  node?: string;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+}
+
+/** One stored result.  `url` is relative to the gateway; `partial` marks what a cancelled job left. */
+export interface Output {
+  url: string;
+  key: string;
+  /** default "image/png" */
+  contentType?: string;
+  /** pixels; 0..; default 0 */
+  width?: number;
+  /** pixels; 0..; default 0 */
+  height?: number;
+  /** bytes; 0..; default 0 */
+  bytes?: number;
+  /** default false */
+  partial?: boolean;
+}
+
+/** What a finished job was really made with (`seed`, `backend`, `sr` are always there). */
+export interface JobMeta {
+  seed: number;
+  backend: string;
+  sr?: boolean;
+  mode?: string;
+  model?: string;
+  scheduler?: string;
+  /** denoising steps in all; 0..; default 0 */
+  steps?: number;
+  /** default 0.0 */
+  guidance?: number;
+  size?: string;
+  nativeSize?: string;
+  srModel?: string;
+  /** a count; 0..; default 0 */
+  srPasses?: number;
+  /** a count; 0..; default 0 */
+  srScalePerPass?: number;
+  srFormat?: string;
+  /** seconds; 0..; default 0.0 */
+  runSeconds?: number;
+}
+
+/** Rows 1, 2 and 5: the job's outputs are stored and its record is final. */
+export interface JobComplete {
+  type: "job:complete";
+  jobId: string;
+  outputs: readonly Output[];
+  meta: JobMeta | null;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+  /** position among the events of this job; 0.. */
+  jobSeq: number;
+}
+
+/** Why a job did not complete; `code` is an ErrorCode, `message` one sentence for a person. */
+export interface JobError {
+  code: string;
+  message: string;
+  /** default false */
+  retryable: boolean;
+}
+
+/** Row 5: the job ended without completing; `state` is `failed`, or `cancelled` with code `cancelled`. */
+export interface JobFailed {
+  type: "job:error";
+  jobId: string;
+  state: JobState;
+  code: string;
+  message: string;
+  retryable: boolean;
+  outputs?: readonly Output[];
+  /** default false */
+  partial?: boolean;
+  error?: JobError | null;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+  /** position among the events of this job; 0.. */
+  jobSeq: number;
+}
+
+/** Row 6: `job:cancel` is durable: a queued job is cancelled, a running one stops at its next step. */
+export interface JobCancelOk {
+  type: "job:cancel:ok";
+  id?: string | number | null;
+  jobId: string;
+  state: JobState;
+}
+
+/** Row 31: the job's new lane is durable; `position` is its place in the queue, 0 is next. */
+export interface JobPriorityOk {
+  type: "job:priority:ok";
+  id?: string | number | null;
+  jobId: string;
+  priority: Lane;
+  /** a count; 0.. */
+  position?: number | null;
+}
+
+/** Beyond the map: whether this socket now gets the job's binary preview frames. */
+export interface JobPreviewOk {
+  type: "job:preview:ok";
+  id?: string | number | null;
+  jobId: string;
+  enabled: boolean;
+}
+
+/** Row 7: the session's record is durable and it begins. */
+export interface DreamStarted {
+  type: "dream:started";
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string;
+}
+
+/** How a session does, in the names of `GET /dreams/status` and `/dreams/stats`. */
+export interface DreamStats {
+  /** default false */
+  is_dreaming: boolean;
+  /** a count; 0..; default 0 */
+  dream_count: number;
+  /** candidates per second; default 0.0 */
+  dreams_per_second: number;
+  /** candidates per hour; default 0.0 */
+  dreams_per_hour: number;
+  /** a count; 0..; default 0 */
+  candidates: number;
+  /** a count; 0..; default 0 */
+  top_k: number;
+  /** seconds; 0..; default 0.0 */
+  elapsed_seconds: number;
+}
+
+/** Row 8: no more candidates are made; `stats` is the session's total. */
+export interface DreamStopped {
+  type: "dream:stopped";
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string | null;
+  stats: DreamStats;
+}
+
+/** Where a session is in its life; `finished` ran its whole duration, `stopped` was told to. */
+export type DreamState = "dreaming" | "stopping" | "stopped" | "finished" | "failed";
+
+/** Rows 9 and 12: how the session does, about every 2 seconds while it dreams and once when it ends. */
+export interface DreamStatus {
+  type: "dream:status";
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string;
+  state: DreamState;
+  stats: DreamStats;
+}
+
+/** One find: the seed and parameters that made it, how it scored and where its picture lies. */
+export interface DreamCandidate {
+  /** seed of the noise; 0..4294967295 */
+  seed: number;
+  /** fraction from 0 to 1; 0..1 */
+  score: number;
+  prompt: string;
+  /** seconds since the epoch, UTC; default 0.0 */
+  timestamp: number;
+  /** default false */
+  rendered: boolean;
+  url: string | null;
+  thumbnailUrl: string | null;
+  params: { [key: string]: unknown };
+}
+
+/** Row 10: the best candidates, best first. */
+export interface DreamTopResult {
+  type: "dream:top:result";
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string | null;
+  candidates: readonly DreamCandidate[];
+}
+
+/** Row 11: the latest candidates, latest first. */
+export interface DreamRecentResult {
+  type: "dream:recent:result";
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string | null;
+  candidates: readonly DreamCandidate[];
+}
+
+/** Row 13: the steering that is in force from the next candidate on. */
+export interface DreamGuideOk {
+  type: "dream:guide:ok";
+  id?: string | number | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string;
+  params: DreamGuidance;
+}
+
+/** Row 14: a promising candidate, as it is found. */
+export interface DreamCandidateFound {
+  type: "dream:candidate";
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string;
+  /** seed of the noise; 0..4294967295 */
+  seed: number;
+  /** fraction from 0 to 1; 0..1 */
+  score: number;
+  thumbnailUrl?: string | null;
+  url?: string | null;
+  prompt?: string;
+  /** seconds since the epoch, UTC; default 0.0 */
+  timestamp?: number;
+}
+
+/** Row 22: the text is stored under `key`; `url` is relative to the gateway. */
+export interface StoragePutOk {
+  type: "storage:put:ok";
+  id?: string | number | null;
+  key: string;
+  url: string;
+}
+
+/** Accelerator memory as the HTTP API has it (GB); `device` is "No GPU" with zeros where there is none. */
+export interface Vram {
+  /** default "No GPU" */
+  device: string;
+  /** GB; 0..; default 0.0 */
+  total_gb: number;
+  /** GB; 0..; default 0.0 */
+  allocated_gb: number;
+  /** GB; 0..; default 0.0 */
+  used_gb: number;
+  /** GB; 0..; default 0.0 */
+  available_gb: number;
+  /** percent; 0..100; default 0.0 */
+  usage_percent: number;
+}
+
+/** Whether outputs can be stored and read. */
+export interface StorageHealth {
+  ok: boolean;
+  provider: string;
+}
+
+/** One waiting or running job; `jobId` is left out where it is somebody else's. */
+export interface QueueRow {
+  type: JobType;
+  state: JobState;
+  priority: Lane;
+  /** a count; 0.. */
+  position: number;
+  /** seconds since the epoch, UTC */
+  enqueuedAt: number;
+  jobId?: string | null;
+  /** seconds; 0.. */
+  etaSeconds?: number | null;
+}
+
+/** Mirror of the queue: counts and rows, in the order they will be claimed. */
+export interface QueueState {
+  /** a count; 0.. */
+  pending: number;
+  /** a count; 0.. */
+  running: number;
+  /** a count; 0.. */
+  depth: number;
+  /** default false */
+  paused: boolean;
+  jobs: readonly QueueRow[];
+}
+
+/** Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded. */
+export interface SystemStatus {
+  type: "system:status";
+  mode: string | null;
+  vram: Vram;
+  storage: StorageHealth;
+  queueState: QueueState;
+  /** a count; 0..; default 0 */
+  workers: number;
+  version: string;
+}
+
+/** What a worker says of itself. */
+export type WorkerState = "starting" | "ready" | "draining" | "broken";
+
+/** One worker that takes jobs now. */
+export interface Backend {
+  name: string;
+  backend: string;
+  device: string;
+  state: WorkerState;
+  jobTypes: readonly JobType[];
+  modes: readonly string[];
+  mode: string | null;
+  /** a count; 0..; default 1 */
+  slots: number;
+  /** a count; 0..; default 0 */
+  running: number;
+  vram: Vram;
+}
+
+/** Row 33: the workers there are, on change. */
+export interface SystemBackends {
+  type: "system:backends";
+  available: readonly Backend[];
+}
+
+/** Row 34: mirror of the queue, on change; `jobs` in the order they will be claimed. */
+export interface QueueStateChanged {
+  type: "queue:state";
+  /** a count; 0.. */
+  pending: number;
+  /** a count; 0.. */
+  running: number;
+  /** a count; 0.. */
+  depth: number;
+  /** default false */
+  paused: boolean;
+  jobs: readonly QueueRow[];
+}
+
+/** When a job reached each point of its life; null where it has not. */
+export interface JobTimestamps {
+  /** seconds since the epoch, UTC */
+  createdAt: number;
+  /** seconds since the epoch, UTC */
+  enqueuedAt: number;
+  /** seconds since the epoch, UTC */
+  startedAt: number | null;
+  /** seconds since the epoch, UTC */
+  finishedAt: number | null;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/**
+ * `GET /v1/jobs/{id}`: the same story as the WebSocket's events tell.
+ *
+ * `position` is the place in the queue (0 is next) and null once the job does not wait; `progress` is the whole
+ * job's fraction; `phase`, `step` and `steps` say where a running job is.
+ */
+export interface JobView {
+  jobId: string;
+  type: JobType;
+  state: JobState;
+  priority: Lane;
+  /** a count; 0.. */
+  position: number | null;
+  /** counts the claims of the job, from 1; 0.. */
+  attempt: number;
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  progress: number;
+  phase: Phase | null;
+  /** denoising steps done; 0..; default 0 */
+  step: number;
+  /** denoising steps in all; 0..; default 0 */
+  steps: number;
+  /** default false */
+  cancelling: boolean;
+  outputs: readonly Output[];
+  /** default false */
+  partial: boolean;
+  error: JobError | null;
+  meta: JobMeta | null;
+  timestamps: JobTimestamps;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+}
+
+/** 202 of `POST /v1/jobs`: the record is durable; `Location` and `url` lead to it. */
+export interface JobAccepted {
+  jobId: string;
+  state: JobState;
+  priority: Lane;
+  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  seq: number;
+  /** default false */
+  existing: boolean;
+  url: string;
+}
+
+/** `GET /v1/jobs`: latest first; `cursor` leads to the next page, null on the last one. */
+export interface JobPage {
+  jobs: readonly JobView[];
+  cursor: string | null;
+}
+
+/** Body of `PATCH /v1/jobs/{id}`: another lane, another place within it, or both. */
+export interface JobPatch {
+  /** lane by number (0..3) or name (urgent, normal, batch, background) */
+  priority?: Lane | LaneName | null;
+  /** place within its lane; 0 is next; 0.. */
+  position?: number | null;
+}
+
+/**
+ * Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
+ *
+ * `code` is stable; `requestId` finds the request in the logs; `jobId` and `url` are there where a job goes on
+ * although this request ended (504).
+ */
+export interface ErrorBody {
+  detail: string | readonly FieldError[];
+  code: string;
+  requestId: string;
+  jobId?: string | null;
+  url?: string | null;
+}
+
+/**
+ * The record of one job.
+ *
+ * `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
+ * write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
+ * runs it, `attempt` counts claims, `crashes` the workers lost under it.  `cancel` asks a running job to stop.
+ * Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
+ */
+export interface Job {
+  /** 1 to 64 letters, digits, `_` or `-` */
+  id: string;
+  owner: string;
+  type: JobType;
+  state: JobState;
+  /** default 1 */
+  priority: Lane;
+  /** default 0.0 */
+  position: number;
+  /** counts the claims of the job, from 1; 0..; default 0 */
+  attempt: number;
+  /** a count; 0..; default 0 */
+  crashes: number;
+  worker: string | null;
+  op: string;
+  /** position among the events of this job; 0..; default 1 */
+  jobSeq: number;
+  /** default false */
+  cancel: boolean;
+  /** seconds since the epoch, UTC */
+  notBefore: number | null;
+  /** seconds since the epoch, UTC */
+  startBy: number | null;
+  /** seconds since the epoch, UTC */
+  finishBy: number | null;
+  idempotencyKey: string | null;
+  requestHash: string;
+  params: GenerateParams | SuperResolutionParams | ComfyParams;
+  outputs: readonly Output[];
+  /** default false */
+  partial: boolean;
+  error: JobError | null;
+  meta: JobMeta | null;
+  /** seconds since the epoch, UTC */
+  createdAt: number;
+  /** seconds since the epoch, UTC */
+  enqueuedAt: number;
+  /** seconds since the epoch, UTC */
+  startedAt: number | null;
+  /** seconds since the epoch, UTC */
+  finishedAt: number | null;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/** A mode that a worker can serve: a model with its defaults. */
+export interface ModeInfo {
+  model: string;
+  family?: string;
+  /** default "512x512" */
+  defaultSize?: string;
+  /** denoising steps in all; 0..; default 4 */
+  defaultSteps?: number;
+  /** default 1.0 */
+  defaultGuidance?: number;
+  scheduler?: string;
+  styles?: readonly string[];
+  /** pixels; 0..; default 4096 */
+  maxSide?: number;
+}
+
+/** Heartbeat record of one worker process, key `<name>.<incarnation>` of the KV bucket `workers`. */
+export interface Worker {
+  name: string;
+  incarnation: string;
+  service: string;
+  state: WorkerState;
+  /** default "cpu" */
+  device: string;
+  backend: string;
+  jobTypes: readonly JobType[];
+  modes: { [key: string]: ModeInfo };
+  mode: string | null;
+  schedulers: readonly string[];
+  /** default false */
+  superres: boolean;
+  /** a count; 0..; default 1 */
+  slots: number;
+  running: readonly string[];
+  vram: Vram;
+  detail: string;
+  /** seconds since the epoch, UTC; default 0.0 */
+  startedAt: number;
+  /** seconds since the epoch, UTC; default 0.0 */
+  beatAt: number;
+}
+
+/**
+ * Record of one session, key `<sessionId>` of the KV bucket `dreams`; written by the dreams service.
+ *
+ * `guidance` holds the steering in force, `top` the best candidates, best first.
+ */
+export interface DreamSession {
+  /** 1 to 64 letters, digits, `_` or `-` */
+  id: string;
+  owner: string;
+  state: DreamState;
+  /** text, in characters; at most 10000 characters */
+  prompt: string;
+  strategy: DreamStrategy;
+  /** hours; 0.001..24 */
+  durationHours: number;
+  /** 0 stays close, 1 wanders far; 0..1 */
+  temperature: number;
+  /** least score that is kept; 0..1 */
+  similarityThreshold: number;
+  /** candidates between two full renders; 1.. */
+  renderInterval: number;
+  /** candidates kept; 10..1000 */
+  topK: number;
+  mode: string | null;
+  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
+  size: string | null;
+  guidance: DreamGuidance;
+  stats: DreamStats;
+  top: readonly DreamCandidate[];
+  error: string | null;
+  /** seconds since the epoch, UTC */
+  startedAt: number;
+  /** seconds since the epoch, UTC */
+  endsAt: number;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/** Whether an instance can be given work; `unknown` until it was first reached. */
+export type ComfyStatus = "unknown" | "connected" | "reconnecting" | "disconnected" | "disabled";
+
+/** One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`. */
+export interface ComfyInstance {
+  name: string;
+  /** http(s) URL of the instance */
+  url: string;
+  status: ComfyStatus;
+  version: string;
+  /** seconds since the epoch, UTC */
+  lastConnected: number | null;
+  lastError: string;
+  /** a count; 0..; default 0 */
+  queuePending: number;
+  /** a count; 0..; default 0 */
+  queueRunning: number;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/**
+ * The mode of one worker, key `<worker name>` of the KV bucket `modes`.
+ *
+ * `wanted` is what was asked for last; it differs from `active` while the worker switches, and `error` says why
+ * a switch failed.
+ */
+export interface ActiveMode {
+  worker: string;
+  wanted: string | null;
+  active: string | null;
+  error: string;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/**
+ * Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
+ *
+ * `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
+ * denoising steps.
+ */
+export interface Progress {
+  jobId: string;
+  /** counts the claims of the job, from 1; 0.. */
+  attempt: number;
+  phase: Phase;
+  /** denoising steps done; 0..; default 0 */
+  step?: number;
+  /** denoising steps in all; 0..; default 0 */
+  steps?: number;
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  progress?: number;
+  /** seconds; 0..; default 0.0 */
+  stepSeconds?: number;
+  node?: string;
+}
+
+/** What the picture after it shows: which job and step, its size in pixels and its media type. */
+export interface PreviewHeader {
+  jobId: string;
+  /** counts the claims of the job, from 1; 0.. */
+  attempt: number;
+  /** denoising steps done; 0.. */
+  step: number;
+  /** denoising steps in all; 0.. */
+  steps: number;
+  /** pixels; 0.. */
+  width: number;
+  /** pixels; 0.. */
+  height: number;
+  /** default "image/jpeg" */
+  contentType: string;
+}
+
+/** Asks a worker to look at a job's record now (it was cancelled or changed). */
+export interface WorkerHint {
+  /** 1 to 64 letters, digits, `_` or `-` */
+  jobId: string;
+}
+
+/** How much an alert matters. */
+export type AlertLevel = "info" | "warning" | "critical";
+
+/** Something an operator should know, on `system.alert`; `resolved` ends the alert of the same `key`. */
+export interface SystemAlert {
+  key: string;
+  level: AlertLevel;
+  /** service and instance that noticed */
+  source: string;
+  message: string;
+  /** default false */
+  resolved: boolean;
+  /** seconds since the epoch, UTC */
+  at: number;
+}
+
+/** A session's state on `dream.status`, about every 2 seconds while it dreams; latest wins. */
+export interface DreamStatusEvent {
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string;
+  owner: string;
+  state: DreamState;
+  stats: DreamStats;
+}
+
+/** A promising candidate as it was found, on `dream.candidate.<session>`. */
+export interface DreamCandidateEvent {
+  /** 1 to 64 letters, digits, `_` or `-` */
+  sessionId: string;
+  owner: string;
+  candidate: DreamCandidate;
+}
+
+/**
+ * One administrative or security event, on `audit.<action>`, kept 30 days by the stream `AUDIT`.
+ *
+ * It never holds prompt text or secrets.
+ */
+export interface AuditEvent {
+  /** dotted, such as mode.switch or auth.refused */
+  action: string;
+  user: string;
+  target: string;
+  allowed: boolean;
+  detail: string;
+  requestId: string;
+  /** seconds since the epoch, UTC */
+  at: number;
+}
+
+/** Anything a client may send. */
+export type ClientMessage =
+  | Ping
+  | Authenticate
+  | Hello
+  | Resume
+  | JobSubmit
+  | JobCancel
+  | JobPreview
+  | JobPriority
+  | StoragePut
+  | DreamStart
+  | DreamStop
+  | DreamTop
+  | DreamRecent
+  | DreamGuide;
+
+/** Anything a server may send as text. */
+export type ServerMessage =
+  | Pong
+  | Error
+  | Authenticated
+  | HelloOk
+  | Resumed
+  | JobAck
+  | JobStateChanged
+  | JobProgress
+  | JobComplete
+  | JobFailed
+  | JobCancelOk
+  | JobPriorityOk
+  | JobPreviewOk
+  | DreamStarted
+  | DreamStopped
+  | DreamStatus
+  | DreamTopResult
+  | DreamRecentResult
+  | DreamGuideOk
+  | DreamCandidateFound
+  | StoragePutOk
+  | SystemStatus
+  | SystemBackends
+  | QueueStateChanged;
+
+/** Message by its `type`. */
+export interface ClientMessages {
+  "ping": Ping;
+  "AUTHENTICATE": Authenticate;
+  "hello": Hello;
+  "resume": Resume;
+  "job:submit": JobSubmit;
+  "job:cancel": JobCancel;
+  "job:preview": JobPreview;
+  "job:priority": JobPriority;
+  "storage:put": StoragePut;
+  "dream:start": DreamStart;
+  "dream:stop": DreamStop;
+  "dream:top": DreamTop;
+  "dream:recent": DreamRecent;
+  "dream:guide": DreamGuide;
+}
+
+/** Message by its `type`. */
+export interface ServerMessages {
+  "pong": Pong;
+  "error": Error;
+  "AUTHENTICATED": Authenticated;
+  "hello:ok": HelloOk;
+  "resumed": Resumed;
+  "job:ack": JobAck;
+  "job:state": JobStateChanged;
+  "job:progress": JobProgress;
+  "job:complete": JobComplete;
+  "job:error": JobFailed;
+  "job:cancel:ok": JobCancelOk;
+  "job:priority:ok": JobPriorityOk;
+  "job:preview:ok": JobPreviewOk;
+  "dream:started": DreamStarted;
+  "dream:stopped": DreamStopped;
+  "dream:status": DreamStatus;
+  "dream:top:result": DreamTopResult;
+  "dream:recent:result": DreamRecentResult;
+  "dream:guide:ok": DreamGuideOk;
+  "dream:candidate": DreamCandidateFound;
+  "storage:put:ok": StoragePutOk;
+  "system:status": SystemStatus;
+  "system:backends": SystemBackends;
+  "queue:state": QueueStateChanged;
+}
+
+/** Bodies of our own HTTP endpoints. */
+export type HttpBody =
+  | JobView
+  | JobAccepted
+  | JobPage
+  | JobPatch
+  | ErrorBody;
+
+/** Records of the KV buckets and payloads of the NATS subjects. */
+export type BusRecord =
+  | Job
+  | Worker
+  | DreamSession
+  | ComfyInstance
+  | ActiveMode
+  | Progress
+  | PreviewHeader
+  | WorkerHint
+  | SystemStatus
+  | SystemBackends
+  | SystemAlert
+  | QueueState
+  | DreamStatusEvent
+  | DreamCandidateEvent
+  | AuditEvent;

@@ -1,0 +1,94 @@
+"""Bodies of our own HTTP endpoints.  They refuse unknown fields; what they answer may gain fields."""
+
+from __future__ import annotations
+
+import msgspec
+
+from reverie_protocol.client_messages import Priority, QueuePosition
+from reverie_protocol.errors import FieldError
+from reverie_protocol.jobs import (
+    JobError,
+    JobMeta,
+    JobState,
+    JobType,
+    Lane,
+    Output,
+    Phase,
+    Seconds,
+)
+from reverie_protocol.quantities import Attempt, Count, Fraction, Seq, StepCount, StepIndex
+
+
+class JobTimestamps(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """When a job reached each point of its life; null where it has not."""
+
+    created_at: Seconds
+    enqueued_at: Seconds
+    started_at: Seconds | None = None
+    finished_at: Seconds | None = None
+    updated_at: Seconds
+
+
+class JobView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """`GET /v1/jobs/{id}`: the same story as the WebSocket's events tell.
+
+    `position` is the place in the queue (0 is next) and null once the job does not wait; `progress` is the whole
+    job's fraction; `phase`, `step` and `steps` say where a running job is.
+    """
+
+    job_id: str
+    type: JobType
+    state: JobState
+    priority: Lane
+    position: Count | None = None
+    attempt: Attempt
+    progress: Fraction = 0.0
+    phase: Phase | None = None
+    step: StepIndex = 0
+    steps: StepCount = 0
+    cancelling: bool = False
+    outputs: tuple[Output, ...] = ()
+    partial: bool = False
+    error: JobError | None = None
+    meta: JobMeta | None = None
+    timestamps: JobTimestamps
+    seq: Seq
+
+
+class JobAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """202 of `POST /v1/jobs`: the record is durable; `Location` and `url` lead to it."""
+
+    job_id: str
+    state: JobState
+    priority: Lane
+    seq: Seq
+    existing: bool = False
+    url: str
+
+
+class JobPage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """`GET /v1/jobs`: latest first; `cursor` leads to the next page, null on the last one."""
+
+    jobs: tuple[JobView, ...]
+    cursor: str | None = None
+
+
+class JobPatch(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
+    """Body of `PATCH /v1/jobs/{id}`: another lane, another place within it, or both."""
+
+    priority: Priority | None = None
+    position: QueuePosition | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
+
+    `code` is stable; `requestId` finds the request in the logs; `jobId` and `url` are there where a job goes on
+    although this request ended (504).
+    """
+
+    detail: str | tuple[FieldError, ...]
+    code: str
+    request_id: str
+    job_id: str | None = None
+    url: str | None = None
