@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from reverie_jobs.transitions import (
     MAX_CRASHES,
@@ -17,7 +18,9 @@ from reverie_jobs.transitions import (
     cancel_finished,
     claim,
     complete,
+    expire,
     fail,
+    reprioritise,
     request_cancel,
     requeue,
 )
@@ -29,6 +32,7 @@ from reverie_protocol.jobs import (
     JobMeta,
     JobState,
     JobType,
+    Lane,
     Output,
 )
 
@@ -52,8 +56,6 @@ def queued() -> Job:
 
 def running(**changes: object) -> tuple[Job, Claim]:
     job = claim(queued(), worker="w.1", now=2)
-    from msgspec.structs import replace
-
     return replace(job, **changes), Claim("j", "w.1", 1)
 
 
@@ -202,6 +204,15 @@ class JobLife(RuleBasedStateMachine):
     def loses_it(self, data: st.DataObject, crashed: bool) -> None:
         self.move(requeue, data.draw(st.sampled_from(self.claims)), crashed=crashed)
 
+    @rule(lane=st.sampled_from(list(Lane)))
+    def moves_it(self, lane: Lane) -> None:
+        if not self.job.cancel:
+            self.move(reprioritise, lane=lane, position=None)
+
+    @rule()
+    def its_time_runs_out(self) -> None:
+        self.move(lambda job, now: expire(replace(job, finish_by=now - 1), now=now))
+
     @rule()
     def cancels_it(self) -> None:
         self.move(request_cancel)
@@ -226,3 +237,46 @@ class JobLife(RuleBasedStateMachine):
 
 TestJobLife = JobLife.TestCase
 TestJobLife.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+def test_a_waiting_job_moves_to_another_lane_and_place_and_a_second_time_changes_nothing() -> None:
+    moved = reprioritise(queued(), lane=Lane.URGENT, position=7.0, now=3)
+    assert moved is not None
+    assert (moved.state, moved.priority, moved.position) == (JobState.QUEUED, Lane.URGENT, 7.0)
+    assert reprioritise(moved, lane=Lane.URGENT, position=7.0, now=4) is None
+
+
+def test_a_running_job_changes_its_lane_and_goes_on_running() -> None:
+    job, _ = running()
+    moved = reprioritise(job, lane=Lane.BACKGROUND, position=None, now=3)
+    assert moved is not None
+    assert (moved.state, moved.priority, moved.worker) == (JobState.RUNNING, Lane.BACKGROUND, "w.1")
+
+
+def test_a_finished_job_cannot_be_moved() -> None:
+    job, held = running()
+    done = complete(job, held, outputs=[OUTPUT], meta=META, now=3)
+    with pytest.raises(Refused):
+        reprioritise(done, lane=Lane.URGENT, position=None, now=4)
+
+
+def test_a_job_that_did_not_start_in_time_fails_and_says_which_limit_it_missed() -> None:
+    late = replace(queued(), start_by=5.0)
+    assert expire(late, now=5) is None
+    expired = expire(late, now=5.1)
+    assert expired is not None
+    assert expired.error is not None
+    assert expired.state is JobState.FAILED
+    assert expired.error.code == ErrorCode.DEADLINE_EXCEEDED
+    assert "startBy" in expired.error.message
+
+
+def test_a_job_that_started_in_time_only_has_to_be_done_in_time() -> None:
+    job, held = running(start_by=5.0, finish_by=8.0)
+    assert expire(job, now=7) is None
+    expired = expire(job, now=8.1)
+    assert expired is not None
+    assert expired.error is not None
+    assert "finishBy" in expired.error.message
+    with pytest.raises(Superseded):
+        complete(expired, held, outputs=[OUTPUT], meta=META, now=9)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from reverie_protocol.errors import ErrorCode
-from reverie_protocol.jobs import Job, JobError, JobMeta, JobState, Output
+from reverie_protocol.jobs import Job, JobError, JobMeta, JobState, Lane, Output
 
 #: A job whose worker was lost this many times is failed instead of being queued again.
 MAX_CRASHES: Final = 3
@@ -30,6 +30,8 @@ class Transition(StrEnum):
     CANCEL = "cancel"
     REQUEUE = "requeue"
     CRASH_LOOP = "crash_loop"
+    REPRIORITISE = "reprioritise"
+    EXPIRE = "expire"
 
 
 TRANSITIONS: Final[dict[tuple[JobState, Transition], JobState]] = {
@@ -41,6 +43,10 @@ TRANSITIONS: Final[dict[tuple[JobState, Transition], JobState]] = {
     (JobState.RUNNING, Transition.CANCEL): JobState.CANCELLED,
     (JobState.RUNNING, Transition.REQUEUE): JobState.QUEUED,
     (JobState.RUNNING, Transition.CRASH_LOOP): JobState.FAILED,
+    (JobState.QUEUED, Transition.REPRIORITISE): JobState.QUEUED,
+    (JobState.RUNNING, Transition.REPRIORITISE): JobState.RUNNING,
+    (JobState.QUEUED, Transition.EXPIRE): JobState.FAILED,
+    (JobState.RUNNING, Transition.EXPIRE): JobState.FAILED,
 }
 
 
@@ -121,6 +127,32 @@ def request_cancel(job: Job, *, now: float) -> Job | None:
         return _cancelled(job, outputs=(), meta=None, now=now)
     _move(job, Transition.REQUEST_CANCEL)
     return replace(job, cancel=True, updated_at=now)
+
+
+def reprioritise(job: Job, *, lane: Lane, position: float | None, now: float) -> Job | None:
+    """Move a waiting job to a lane and place, a running one to a lane.  None if it is there already."""
+    _move(job, Transition.REPRIORITISE)
+    place = job.position if position is None else position
+    if (lane, place) == (job.priority, job.position):
+        return None
+    return replace(job, priority=lane, position=place, updated_at=now)
+
+
+def overdue(job: Job, *, now: float) -> bool:
+    """Whether a job has missed its time: not begun by `start_by`, or not done by `finish_by`."""
+    if job.state is JobState.QUEUED and job.start_by is not None and now > job.start_by:
+        return True
+    return not job.state.terminal and job.finish_by is not None and now > job.finish_by
+
+
+def expire(job: Job, *, now: float) -> Job | None:
+    """Queued or running → failed because its time ran out; None if it has not (or a cancel is on its way)."""
+    if not overdue(job, now=now) or job.cancel:
+        return None
+    limit = "startBy" if job.state is JobState.QUEUED and now > (job.start_by or now) else "finishBy"
+    state = _move(job, Transition.EXPIRE)
+    error = JobError(ErrorCode.DEADLINE_EXCEEDED, f"the job was not done in time ({limit})")
+    return replace(job, state=state, error=error, finished_at=now, updated_at=now)
 
 
 def cancel_finished(
