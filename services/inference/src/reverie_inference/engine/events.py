@@ -1,0 +1,49 @@
+"""What happens to jobs in the engine, in the order it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from reverie_protocol.errors import ErrorCode
+from reverie_protocol.jobs import JobMeta, Phase
+
+
+@dataclass(frozen=True)
+class Started:
+    """A job entered a phase."""
+
+    job_id: str
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A denoising step is done: `step` of `steps`, which took `step_seconds`."""
+
+    job_id: str
+    step: int
+    steps: int
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job's picture is made and the job has left; `run_seconds` of its meta is the engine's own time."""
+
+    job_id: str
+    picture: Image.Image
+    meta: JobMeta
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job could not be made and has left; `message` is one sentence for a person."""
+
+    job_id: str
+    code: ErrorCode
+    message: str
+
+
+Event = Started | Stepped | Finished | Failed

@@ -1,0 +1,86 @@
+"""Encoded pictures with the parameters they were made with, as the A1111 web UI writes and reads them."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from reverie_protocol.jobs import JobMeta
+
+#: Fast: on pictures of this kind level 1 costs a third of level 6's time for a few percent more bytes.
+PNG_COMPRESSION = 1
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_UNICODE = b"UNICODE\x00"
+
+
+class EncodedPicture(msgspec.Struct, frozen=True):
+    """A picture file; sides in pixels."""
+
+    content: bytes
+    content_type: str
+    width: int
+    height: int
+
+
+def encode_picture(
+    image: Image.Image, *, picture_format: str = "png", quality: int = 92, parameters: str = ""
+) -> EncodedPicture:
+    """`png` or `jpeg` (with `quality`); `parameters` goes into the file's metadata unless it is empty."""
+    buffer = io.BytesIO()
+    if picture_format == "jpeg":
+        exif = Image.Exif()
+        if parameters:
+            comment = _UNICODE + parameters.encode("utf-16-be", "replace")
+            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
+        image.save(buffer, "JPEG", quality=quality, exif=exif)
+    else:
+        info = PngInfo()
+        if parameters:
+            _add_text(info, "parameters", parameters)
+        image.save(buffer, "PNG", pnginfo=info, compress_level=PNG_COMPRESSION)
+    return EncodedPicture(buffer.getvalue(), f"image/{picture_format}", image.width, image.height)
+
+
+def generation_parameters(
+    prompt: str, negative_prompt: str | None, meta: JobMeta, *, version: str, partial: bool = False
+) -> str:
+    """The `parameters` text: prompt, negative prompt, then one line of settings."""
+    lines = [prompt]
+    if negative_prompt:
+        lines.append(f"Negative prompt: {negative_prompt}")
+    settings = {
+        "Steps": str(meta.steps),
+        "Sampler": meta.scheduler,
+        "CFG scale": f"{meta.guidance:g}",
+        "Seed": str(meta.seed),
+        "Size": meta.size,
+        "Model": _quoted(meta.model),
+    }
+    if meta.native_size != meta.size:
+        settings["Native size"] = meta.native_size
+    if partial:
+        settings["Partial"] = "True"
+    settings["Version"] = f"Reverie {version}"
+    lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
+    # NUL ends a PNG text field.
+    return "\n".join(lines).replace("\x00", "")
+
+
+def _quoted(value: str) -> str:
+    """Values with the line's own separators stand in quotes, as that UI parses them."""
+    if not any(mark in value for mark in ",:\n"):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+
+
+def _add_text(info: PngInfo, key: str, text: str) -> None:
+    """tEXt holds Latin-1 only; anything else goes as iTXt (PNG 1.2, 4.2.3)."""
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        info.add_itxt(key, text.encode("utf-8", "replace").decode())
+    else:
+        info.add_text(key, text)
