@@ -7,8 +7,10 @@ can serve.  Jobs whose time has not come lie aside, by time.
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import islice
 
 from sortedcontainers import SortedDict, SortedList
 
@@ -92,12 +94,16 @@ class WaitingRoom:
         """
         ordered: list[Job] = []
         for lane in Lane:
-            waiting = (
-                job for (_, queued), queue in self._queues.items() if queued is lane for job in _all(queue)
+            runs = (
+                run.values()
+                for (_, queued), queue in self._queues.items()
+                if queued is lane
+                for run in queue.places.values()
             )
-            ordered += sorted(waiting, key=lambda job: claim_order(job, self.share(job.owner)))
+            # Each run is in order already: merging them costs what is taken, not what is waiting.
+            ordered += islice(heapq.merge(*runs, key=self._key), limit - len(ordered))
             if len(ordered) >= limit:
-                return ordered[:limit]
+                return ordered
         ordered += [self._jobs[job_id] for _, job_id in self._asleep]
         return ordered[:limit]
 
@@ -187,7 +193,3 @@ class WaitingRoom:
     def _turn(self, owner: str) -> Turn:
         share = self.share(owner)
         return (share.running, share.last_started, owner)
-
-
-def _all(queue: _Queue) -> list[Job]:
-    return [job for places in queue.places.values() for job in places.values()]
