@@ -1,0 +1,254 @@
+"""The bus over NATS: keeps one connection open, and everything that hangs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from reverie_runtime.bus import nats_jetstream as jetstream
+from reverie_runtime.bus.nats_bucket import NatsBucket
+from reverie_runtime.bus.nats_link import Link
+from reverie_runtime.bus.port import (
+    BucketConfig,
+    Bus,
+    BusError,
+    BusUnavailable,
+    Handler,
+    Message,
+    Subscription,
+)
+
+CONNECT_TIMEOUT_S: Final = 5.0
+SUBSCRIBE_TIMEOUT_S: Final = 2.0
+HEAL_RETRY_S: Final = 1.0
+REFUSED_WAIT_S: Final = 0.3
+SMALLEST_PAYLOAD_BYTES: Final = 1_000_000
+#: Messages waiting for a slow handler; beyond it the newest are dropped.
+INBOX_MESSAGES: Final = 16_384
+
+log = structlog.get_logger(__name__)
+
+
+async def connect_nats(url: str, *, name: str, connect_timeout: float = CONNECT_TIMEOUT_S) -> Bus:
+    """A connected bus; `url` may list servers, separated by commas.
+
+    `name` is shown in the server's monitoring.  BusUnavailable with one sentence if no server answered in
+    `connect_timeout` seconds; BusError if JetStream is off.
+    """
+    bus = NatsBus(url, name=name)
+    try:
+        async with asyncio.timeout(connect_timeout):
+            link = await bus.wait_link()
+            await jetstream.account(link, timeout=connect_timeout)
+    except TimeoutError:
+        await bus.close()
+        raise BusUnavailable(f"NATS at {bus.address} cannot be reached: {bus.last_error}") from None
+    except BusError as error:
+        await bus.close()
+        raise type(error)(f"NATS at {bus.address}: {error}") from None
+    except BaseException:
+        await bus.close()
+        raise
+    if link.max_payload_bytes < SMALLEST_PAYLOAD_BYTES:
+        log.warning("max_payload of the NATS server is small", bytes=link.max_payload_bytes)
+    return bus
+
+
+class NatsSubscription:
+    """Feeds one handler, in order, over any number of connections."""
+
+    def __init__(
+        self, subject: str, group: str, handler: Handler, forget: Callable[[NatsSubscription], None]
+    ) -> None:
+        self._subject = subject
+        self._group = group
+        self._handler = handler
+        self._forget = forget
+        self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_MESSAGES)
+        self._attached: Any = None
+        self._closed = False
+        self._task = asyncio.create_task(self._dispatch(), name=f"subscription {subject}")
+
+    async def attach(self, link: Link) -> None:
+        """Subscribe on a new connection."""
+        self._attached = await link.subscribe(self._subject, self._group, self._inbox)
+
+    async def unsubscribe(self) -> None:
+        """Stop; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._forget(self)
+        with contextlib.suppress(Exception):  # nats-py: the connection may be gone, and the interest with it
+            await self._attached.unsubscribe()
+        if asyncio.current_task() is not self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _dispatch(self) -> None:
+        while not self._closed:
+            message = await self._inbox.get()
+            try:
+                await self._handler(Message(message.subject, message.data, message.reply))
+            except Exception:
+                log.exception("a handler failed", subject=message.subject)
+
+
+class NatsBus:
+    """See `reverie_runtime.bus.port.Bus`."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self._servers = [server.strip() for server in url.split(",")]
+        self._name = name
+        self._link: Link | None = None
+        self._linked = asyncio.Event()
+        self._listeners: list[Callable[[bool], None]] = []
+        self._subscriptions: list[NatsSubscription] = []
+        self._buckets: dict[str, NatsBucket] = {}
+        self.last_error = "no answer"
+        self._closed = False
+        self._task = asyncio.create_task(self._stay_connected(), name="nats connection")
+
+    @property
+    def address(self) -> str:
+        """Where the servers are, without credentials."""
+        return ",".join(urlsplit(server).netloc.rpartition("@")[2] or server for server in self._servers)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be reached right now."""
+        return self._link is not None and self._link.usable
+
+    @property
+    def link(self) -> Link:
+        """The live connection; BusUnavailable if there is none."""
+        if self._link is None or not self._link.usable:
+            raise BusUnavailable(f"NATS at {self.address} is not connected")
+        return self._link
+
+    async def wait_link(self) -> Link:
+        """The live connection, as soon as there is one."""
+        while self._link is None:
+            await self._linked.wait()
+        return self._link
+
+    def on_connection(self, listener: Callable[[bool], None]) -> None:
+        """Call `listener` after each (re)connect and each loss."""
+        self._listeners.append(listener)
+
+    def remove_listener(self, listener: Callable[[bool], None]) -> None:
+        """Stop calling `listener`."""
+        self._listeners.remove(listener)
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """Send to whoever listens now; dropped while disconnected."""
+        if self._link is not None:
+            with contextlib.suppress(BusUnavailable):
+                await self._link.send(subject, data)
+
+    async def request(self, subject: str, data: bytes, *, timeout: float) -> Message:
+        """One answer within `timeout` seconds."""
+        answer = await self.link.request(subject, data, timeout=timeout)
+        return Message(answer.subject, answer.data, answer.reply)
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
+        """Call `handler` for each message; what is published after the return reaches it."""
+        subscription = NatsSubscription(subject, queue, handler, self._subscriptions.remove)
+        self._subscriptions.append(subscription)
+        if self._link is not None:
+            with contextlib.suppress(BusUnavailable):  # it is attached again after the reconnect
+                await subscription.attach(self._link)
+                await self._link.echo(timeout=SUBSCRIBE_TIMEOUT_S)
+        return subscription
+
+    async def bucket(self, config: BucketConfig) -> NatsBucket:
+        """The bucket, made if absent and again after every reconnect."""
+        bucket = NatsBucket(self, config)
+        await bucket.ensure(self.link)
+        self._buckets[config.name] = bucket
+        return bucket
+
+    async def check(self, *, timeout: float) -> None:
+        """Prove a round trip through JetStream."""
+        await jetstream.account(self.link, timeout=timeout)
+
+    async def close(self) -> None:
+        """Flush, close; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for subscription in list(self._subscriptions):
+            await subscription.unsubscribe()
+        if self._link is not None:
+            await self._link.close()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                link = await Link.open(self._servers, name=self._name, on_error=self._note)
+            except BusError as error:
+                self._note(error)
+                await asyncio.sleep(REFUSED_WAIT_S)
+                continue
+            healing = asyncio.create_task(self._set_up(link))
+            try:
+                await link.wait_lost()
+            finally:
+                healing.cancel()
+                await asyncio.gather(healing, return_exceptions=True)
+                self._lose(link)
+
+    async def _set_up(self, link: Link) -> None:
+        try:
+            for subscription in list(self._subscriptions):
+                await subscription.attach(link)
+            await self._heal(link)
+        except Exception as error:  # whatever nats-py raises when the connection breaks under it
+            self._note(error)
+            link.drop()
+            return
+        self._link = link
+        self._linked.set()
+        log.info("connected to NATS", address=self.address)
+        self._notify(connected=True)
+
+    async def _heal(self, link: Link) -> None:
+        """Make the buckets again if the server lost them; a bucket that another one replaced is reported only."""
+        for bucket in list(self._buckets.values()):
+            while True:
+                try:
+                    await bucket.ensure(link)
+                except BusUnavailable as error:
+                    log.warning("bucket cannot be checked yet", bucket=bucket.name, reason=str(error))
+                    await asyncio.sleep(HEAL_RETRY_S)
+                    continue
+                except BusError as error:
+                    log.error("bucket is not usable", bucket=bucket.name, reason=str(error))
+                break
+
+    def _lose(self, link: Link) -> None:
+        link.drop()
+        if self._link is None:
+            return
+        self._link = None
+        self._linked.clear()
+        if not self._closed:
+            log.warning("lost the connection to NATS", address=self.address)
+        self._notify(connected=False)
+
+    def _note(self, error: Exception) -> None:
+        self.last_error = str(error) or type(error).__name__
+
+    def _notify(self, *, connected: bool) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(connected)
+            except Exception:
+                log.exception("a connection listener failed")

@@ -1,0 +1,161 @@
+"""A watch over NATS: one ordered push consumer at a time, built anew whenever it may have missed something."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import structlog
+
+from reverie_runtime.bus import nats_jetstream as jetstream
+from reverie_runtime.bus.nats_link import Link
+from reverie_runtime.bus.nats_replay import Interrupted, Replay
+from reverie_runtime.bus.port import BusError, WatchEvent
+
+HEARTBEAT_S: Final = 1.0
+SILENCE_S: Final = 2.5
+REBUILD_WAIT_S: Final = 0.05
+#: The server deletes a consumer that nobody listens to after this time; a watch that ends deletes its own at once.
+ABANDONED_S: Final = 15.0
+#: Messages on their way to a slow reader; beyond it they are dropped and fetched again.
+INBOX_MESSAGES: Final = 16_384
+
+log = structlog.get_logger(__name__)
+NANOSECONDS: Final = 1_000_000_000
+
+
+class NatsWatch(AsyncIterator[WatchEvent]):
+    """Events of one bucket.  A cancelled `__anext__` loses nothing."""
+
+    def __init__(self, bucket: str, *, history: int, wait_link: Callable[[], Any]) -> None:
+        self._stream = f"KV_{bucket}"
+        self._prefix = f"$KV.{bucket}."
+        self._wait_link = wait_link
+        self._replay = Replay(history=history)
+        self._events: deque[WatchEvent] = deque()
+        self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_MESSAGES)
+        self._link: Link | None = None
+        self._consumer = ""
+        self._subscription: Any = None
+        self._following = False
+
+    async def __anext__(self) -> WatchEvent:
+        while not self._events:
+            try:
+                if not self._following:
+                    await self._follow()
+                await self._receive()
+            except (Interrupted, BusError, TimeoutError) as reason:
+                log.info("watch is built anew", stream=self._stream, reason=str(reason) or "silence")
+                await self._abandon()
+                await asyncio.sleep(REBUILD_WAIT_S)  # a server that refuses at once is not hammered
+        return self._events.popleft()
+
+    def interrupt(self) -> None:
+        """The connection is gone: build anew as soon as there is one, not after the silence."""
+        with contextlib.suppress(asyncio.QueueFull):  # a full inbox has a gap anyway, or is being read
+            self._inbox.put_nowait(None)
+
+    async def close(self) -> None:
+        """Delete the consumer."""
+        link, consumer = self._link, self._consumer
+        await self._abandon(delete=False)
+        if link is not None and link.usable and consumer:
+            with contextlib.suppress(BusError):
+                await jetstream.consumer_delete(link, self._stream, consumer)
+
+    async def _follow(self) -> None:
+        link = self._link = await self._wait_link()
+        info = await jetstream.stream_info(link, self._stream)
+        first = self._replay.start(info.created, info.state.last_seq)
+        self._inbox = asyncio.Queue(INBOX_MESSAGES)
+        subject = link.new_inbox()
+        self._subscription = await link.subscribe(subject, "", self._inbox)
+        self._consumer = subject.rpartition(".")[2]
+        consumer = await jetstream.consumer_create(link, self._stream, self._consumer_config(subject, first))
+        if not first:
+            self._events.clear()
+        self._events += self._replay.started(consumer.num_pending)
+        self._following = True
+        if not self._replay.complete:
+            await self._list()
+
+    def _consumer_config(self, subject: str, first: int) -> dict[str, Any]:
+        start: dict[str, Any] = {"deliver_policy": "last_per_subject"}
+        if first:
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
+        return start | {
+            "name": self._consumer,
+            "deliver_subject": subject,
+            "filter_subject": f"{self._prefix}>",
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "flow_control": True,
+            "idle_heartbeat": int(HEARTBEAT_S * NANOSECONDS),
+            "inactive_threshold": int(ABANDONED_S * NANOSECONDS),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+
+    async def _list(self) -> None:
+        assert self._link is not None
+        subjects, last_sequence = await jetstream.stream_subjects(self._link, self._stream)
+        keys = {subject.removeprefix(self._prefix) for subject in subjects}
+        self._events += self._replay.listed(keys, last_sequence)
+
+    async def _receive(self) -> None:
+        async with asyncio.timeout(SILENCE_S):
+            message = await self._inbox.get()
+        if message is None:
+            raise Interrupted("the connection was lost")
+        headers = message.headers or {}
+        if "Status" in headers:
+            await self._control(headers, message.reply)
+        else:
+            await self._deliver(message, headers)
+
+    async def _deliver(self, message: Any, headers: dict[str, str]) -> None:
+        # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<tries>.<sequence>.<delivery>.<time>.<pending>[.<token>]
+        fields = message.reply.split(".")
+        at = 5 if len(fields) == 9 else 7
+        deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
+        pending = int(fields[at + 3])
+        self._events += self._replay.delivered(
+            message.subject.removeprefix(self._prefix),
+            None if deleted else message.data,
+            sequence=int(fields[at]),
+            delivery=int(fields[at + 1]),
+            pending=pending,
+        )
+        if pending == 0 and not self._replay.complete:
+            await self._list()
+
+    async def _control(self, headers: dict[str, str], reply: str) -> None:
+        """Flow control wants an answer once all before it was read; a heartbeat says how far we should be."""
+        assert self._link is not None
+        if headers["Status"] != "100":
+            raise Interrupted(f"the server ended the consumer: {headers.get('Description', '')}")
+        answer_to = reply or headers.get("Nats-Consumer-Stalled", "")
+        if answer_to:
+            await self._link.send(answer_to, b"")
+        if "Nats-Last-Consumer" in headers:
+            self._replay.idle(int(headers["Nats-Last-Consumer"]))
+            if not self._replay.complete:
+                await self._list()
+
+    async def _abandon(self, *, delete: bool = True) -> None:
+        link, subscription, consumer = self._link, self._subscription, self._consumer
+        self._following = False
+        self._link = self._subscription = None
+        self._consumer = ""
+        if link is None or not link.usable:
+            return
+        with contextlib.suppress(Exception):  # nats-py: the connection may close meanwhile
+            if subscription is not None:
+                await subscription.unsubscribe()
+            if consumer and delete:
+                await link.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}", b"")
