@@ -484,7 +484,7 @@ export interface Output {
 export interface JobMeta {
   seed: number;
   backend: string;
-  sr?: boolean;
+  sr: boolean;
   mode?: string;
   model?: string;
   scheduler?: string;

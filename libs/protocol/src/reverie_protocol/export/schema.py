@@ -87,6 +87,8 @@ def _one_of(description: str, messages: Any, prefix: str) -> Schema:
 
 def _describe_field(schema: Schema, field: inspect.Field, *, aliases: bool) -> None:
     properties = schema["properties"]
+    # Each member names its own tag; `discriminator` is OpenAPI's and no keyword of JSON Schema or AsyncAPI 3.
+    properties[field.encode_name].pop("discriminator", None)
     if _by_name(field.type):
         _accept_names(properties[field.encode_name], field.type)
     if aliases:

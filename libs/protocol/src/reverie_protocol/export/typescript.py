@@ -97,14 +97,19 @@ def _enum(info: inspect.EnumType) -> str:
 
 
 def _interface(info: inspect.StructType, *, accepted: bool) -> str:
-    omits = info.cls.__struct_config__.omit_defaults
     lines = [_comment(info.cls.__doc__ or ""), f"export interface {info.cls.__name__} {{\n"]
     if info.tag_field is not None:
         lines.append(f"  {info.tag_field}: {json.dumps(info.tag)};\n")
     for field in info.fields:
-        optional = not field.required and (accepted or omits)
+        optional = not field.required if accepted else _may_be_left_out(info, field)
         lines.append(_property(field, optional=optional))
     return "".join([*lines, "}\n"])
+
+
+def _may_be_left_out(info: inspect.StructType, field: inspect.Field) -> bool:
+    """Whether a value of ours may lack the field; msgspec never omits what an own factory makes."""
+    has_default = field.default is not msgspec.NODEFAULT or field.default_factory in (dict, list)
+    return info.cls.__struct_config__.omit_defaults and has_default
 
 
 def _property(field: inspect.Field, *, optional: bool) -> str:
