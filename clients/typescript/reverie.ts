@@ -482,6 +482,7 @@ export interface Output {
 
 /** What a finished job was really made with (`seed`, `backend`, `sr` are always there). */
 export interface JobMeta {
+  /** seed of the noise, given or drawn */
   seed: number;
   backend: string;
   sr: boolean;
@@ -490,7 +491,7 @@ export interface JobMeta {
   scheduler?: string;
   /** denoising steps in all; 0..; default 0 */
   steps?: number;
-  /** default 0.0 */
+  /** guidance scale; default 0.0 */
   guidance?: number;
   size?: string;
   nativeSize?: string;
@@ -886,7 +887,7 @@ export interface Job {
   state: JobState;
   /** default 1 */
   priority: Lane;
-  /** default 0.0 */
+  /** order within its lane, lowest first; default 0.0 */
   position: number;
   /** counts the claims of the job, from 1; 0..; default 0 */
   attempt: number;
@@ -932,7 +933,7 @@ export interface ModeInfo {
   defaultSize?: string;
   /** denoising steps in all; 0..; default 4 */
   defaultSteps?: number;
-  /** default 1.0 */
+  /** guidance scale; default 1.0 */
   defaultGuidance?: number;
   scheduler?: string;
   styles?: readonly string[];

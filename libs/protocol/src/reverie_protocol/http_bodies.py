@@ -9,6 +9,7 @@ from reverie_protocol.errors import FieldError
 from reverie_protocol.jobs import (
     JobError,
     JobMeta,
+    JobParams,
     JobState,
     JobType,
     Lane,
@@ -51,6 +52,7 @@ class JobView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     partial: bool = False
     error: JobError | None = None
     meta: JobMeta | None = None
+    params: JobParams
     timestamps: JobTimestamps
     seq: Seq
 
@@ -67,10 +69,11 @@ class JobAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class JobPage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """`GET /v1/jobs`: latest first; `cursor` leads to the next page, null on the last one."""
+    """`GET /v1/jobs`: latest first; `cursor` leads to the next page, null on the last one; `total` counts all."""
 
     jobs: tuple[JobView, ...]
     cursor: str | None = None
+    total: Count
 
 
 class JobPatch(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):

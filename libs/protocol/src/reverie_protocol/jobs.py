@@ -154,14 +154,14 @@ class JobError(msgspec.Struct, frozen=True, rename="camel"):
 class JobMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What a finished job was really made with (`seed`, `backend`, `sr` are always there)."""
 
-    seed: int
+    seed: Annotated[int, Meta(description="seed of the noise, given or drawn")]
     backend: str
     sr: bool = msgspec.field(default_factory=lambda: False)
     mode: str = ""
     model: str = ""
     scheduler: str = ""
     steps: StepCount = 0
-    guidance: float = 0.0
+    guidance: Annotated[float, Meta(description="guidance scale")] = 0.0
     size: str = ""
     native_size: str = ""
     sr_model: str = ""
@@ -185,7 +185,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     type: JobType
     state: JobState
     priority: Lane = Lane.NORMAL
-    position: float = 0.0
+    position: Annotated[float, Meta(description="order within its lane, lowest first")] = 0.0
     attempt: Attempt = 0
     crashes: Count = 0
     worker: str | None = None
@@ -244,7 +244,7 @@ class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     family: str = ""
     default_size: str = "512x512"
     default_steps: StepCount = 4
-    default_guidance: float = 1.0
+    default_guidance: Annotated[float, Meta(description="guidance scale")] = 1.0
     scheduler: str = ""
     styles: tuple[str, ...] = ()
     max_side: Pixels = MAX_SIDE_PX
