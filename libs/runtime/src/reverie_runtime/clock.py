@@ -1,4 +1,4 @@
-"""Time as a part that is handed in, so that tests can turn it."""
+"""Time as a part that is passed in, so that tests can own it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for records, monotonic time for waiting and deciding."""
+    """Seconds, and waiting for them to pass."""
 
     def time(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Wall clock: seconds since 1970-01-01 UTC; may jump."""
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never goes back; only differences mean something."""
+        """Seconds since some moment; never goes back."""
 
     async def sleep(self, seconds: float) -> None:
-        """Suspend the caller for `seconds`."""
+        """Return after `seconds`."""
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The machine's own clock."""
 
     def time(self) -> float:
-        """See `Clock.time`."""
+        """Seconds since 1970-01-01 UTC."""
         return time.time()
 
     def monotonic(self) -> float:
-        """See `Clock.monotonic`."""
+        """Seconds since some moment."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """See `Clock.sleep`."""
+        """Return after `seconds`."""
         await asyncio.sleep(seconds)

@@ -22,6 +22,7 @@ from reverie_runtime.bus.port import (
     RevisionConflict,
     WatchEvent,
     WriteUncertain,
+    require_key,
 )
 
 WRITE_TIMEOUT_S: Final = 5.0
@@ -71,6 +72,7 @@ class NatsBucket:
 
     async def history(self, key: str) -> list[Entry]:
         """The kept revisions of a key, oldest first."""
+        require_key(key)
         entries: list[Entry] = []
         sequence = 1
         while True:
@@ -141,6 +143,7 @@ class NatsBucket:
         self._compare(wanted, found.config)
 
     async def _latest(self, key: str) -> Entry | None:
+        require_key(key)
         query = {"last_by_subj": self._prefix + key}
         message = await jetstream.message_get(self._connection.link, self._stream, query)
         return None if message is None else self._entry(message)
@@ -151,6 +154,7 @@ class NatsBucket:
         return Entry(key, None if deleted else message.data, message.seq)
 
     async def _write(self, key: str, value: bytes, headers: dict[str, str] | None) -> int:
+        require_key(key)
         link = self._connection.link
         try:
             answer = await link.request(self._prefix + key, value, timeout=WRITE_TIMEOUT_S, headers=headers)

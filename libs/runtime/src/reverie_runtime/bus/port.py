@@ -16,6 +16,7 @@ Semantics that callers rely on, and that `reverie_testing.bus_conformance` check
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -84,6 +85,15 @@ class BucketConfig(msgspec.Struct, frozen=True):
     history: int = 1
     ttl_s: float = 0.0
     republish: str = ""
+
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def require_key(key: str) -> None:
+    """BusError if this cannot be a key: a wildcard in one would read or purge other keys."""
+    if not _KEY.fullmatch(key):
+        raise BusError(f"not a key: {key[:80]!r}")
 
 
 class Subscription(Protocol):
