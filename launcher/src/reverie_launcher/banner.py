@@ -1,0 +1,51 @@
+"""What the banner of `reverie up` tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from reverie_launcher.client.address import Address
+from reverie_launcher.client.http import HttpClient
+from reverie_launcher.data_directory import DataDirectory
+from reverie_launcher.exits import Failure
+from reverie_launcher.plan import Plan
+
+
+async def banner_rows(
+    address: Address, plan: Plan, data: DataDirectory, nats_url: str
+) -> list[tuple[str, str]]:
+    """Labels and values, the address first."""
+    return [
+        ("address", address.url),
+        ("model", short_path(plan.model)),
+        ("device", await _device(address)),
+        ("data", short_path(str(data.path))),
+        ("nats", without_credentials(nats_url)),
+        ("try", 'reverie generate "a red circle on a blue background"'),
+        ("stop", "Ctrl-C"),
+    ]
+
+
+async def _device(address: Address) -> str:
+    try:
+        async with HttpClient(address) as http:
+            device = (await http.status()).get("vram", {}).get("device", "")
+    except Failure:
+        return "unknown"
+    return "CPU" if device in ("", "No GPU") else str(device)
+
+
+def short_path(path: str) -> str:
+    """A path from here or from home where that is shorter."""
+    absolute = Path(path)
+    for base, prefix in ((Path.cwd(), "."), (Path.home(), "~")):
+        if absolute.is_absolute() and absolute.is_relative_to(base):
+            return f"{prefix}/{absolute.relative_to(base)}"
+    return path
+
+
+def without_credentials(urls: str) -> str:
+    """NATS URLs, separated by commas, without user and password."""
+    parts = (urlsplit(url) for url in urls.split(","))
+    return ",".join(part._replace(netloc=part.netloc.rpartition("@")[2]).geturl() for part in parts)

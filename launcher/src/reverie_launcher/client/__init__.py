@@ -1,0 +1,1 @@
+"""A client of the public HTTP and WebSocket API; it knows nothing of terminals."""

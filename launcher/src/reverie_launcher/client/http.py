@@ -1,0 +1,121 @@
+"""The HTTP side: jobs, status and stored outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+
+from reverie_launcher.client.address import Address
+from reverie_launcher.client.refusals import http_failure, not_reverie, unreachable
+from reverie_protocol.http_bodies import JobAccepted
+from reverie_protocol.jobs import JobError, JobMeta, JobState, Output
+
+TIMEOUT_S = 15.0
+
+T = TypeVar("T")
+
+
+class JobView(msgspec.Struct, rename="camel"):
+    """What we read of a job as `GET /v1/jobs/{id}` shows it."""
+
+    job_id: str
+    state: JobState
+    type: str
+    priority: int
+    attempt: int
+    position: int | None = None
+    cancelling: bool = False
+    progress: float | None = None
+    phase: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    outputs: tuple[Output, ...] = ()
+    error: JobError | None = None
+    meta: JobMeta | None = None
+    partial: bool = False
+    params: dict[str, Any] = {}
+    timestamps: dict[str, float | None] = {}
+
+
+class JobPage(msgspec.Struct):
+    """What we read of `GET /v1/jobs`."""
+
+    jobs: tuple[JobView, ...]
+    total: int = 0
+
+
+class HttpClient:
+    """Requests to one server; every failure is a `Failure`."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        # A proxy from the environment is for the world outside, not for this machine.
+        self._http = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=not address.local)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def job(self, job_id: str) -> JobView:
+        """One job as it stands now."""
+        return _decode(await self._get(f"/v1/jobs/{job_id}"), JobView)
+
+    async def jobs(self, *, state: str | None, limit: int) -> JobPage:
+        """The owner's jobs, newest first."""
+        query = {"limit": str(limit)} | ({"state": state} if state else {})
+        return _decode(await self._get("/v1/jobs", query), JobPage)
+
+    async def cancel(self, job_id: str) -> JobState:
+        """Stop a job; its state afterwards (`running` until the worker stops at its next step)."""
+        body = await self._request("DELETE", f"/v1/jobs/{job_id}")
+        return _decode(body, JobView).state
+
+    async def submit(self, body: Mapping[str, object], idempotency_key: str) -> JobAccepted:
+        """A job over HTTP; the original one where the key was used before."""
+        headers = {"Idempotency-Key": idempotency_key}
+        return _decode(await self._request("POST", "/v1/jobs", json=body, headers=headers), JobAccepted)
+
+    async def status(self) -> dict[str, Any]:
+        """State of the platform, as `system:status` has it."""
+        return _decode(await self._get("/v1/system/status"), dict[str, Any])
+
+    async def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the server says that it can work, and its whole answer."""
+        answer = await self._send("GET", "/ready")
+        if answer.status_code not in (200, 503):
+            raise http_failure(answer.status_code, answer.content)
+        return answer.status_code == 200, _decode(answer.content, dict[str, Any])
+
+    async def download(self, url: str) -> bytes:
+        """A stored output."""
+        return await self._get(url)
+
+    async def _get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        return await self._request("GET", path, params=query)
+
+    async def _request(self, method: str, path: str, **arguments: Any) -> bytes:
+        answer = await self._send(method, path, **arguments)
+        if answer.is_error:
+            raise http_failure(answer.status_code, answer.content)
+        return answer.content
+
+    async def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            return await self._http.request(method, self.address.absolute(path), **arguments)
+        except httpx.HTTPError as error:
+            raise unreachable(self.address.url, error) from None
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError:
+        raise not_reverie("the server gave an answer that cannot be read") from None

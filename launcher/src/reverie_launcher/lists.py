@@ -1,0 +1,143 @@
+"""`reverie jobs`, `reverie cancel` and `reverie status`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reverie_launcher.client.address import Address
+from reverie_launcher.client.http import HttpClient, JobView
+from reverie_launcher.exits import ExitCode, Failure
+from reverie_protocol.jobs import JobState, Lane
+
+STATE_STYLES = {
+    JobState.QUEUED: "yellow",
+    JobState.RUNNING: "cyan",
+    JobState.COMPLETED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "dim",
+}
+
+
+def print_json(value: object) -> None:
+    """One line of JSON on stdout."""
+    print(msgspec.json.encode(value).decode())
+
+
+async def jobs(address: Address, *, state: str | None, limit: int, as_json: bool) -> None:
+    """The newest jobs."""
+    async with HttpClient(address) as http:
+        page = await http.jobs(state=state, limit=limit)
+    if as_json:
+        print_json(page.jobs)
+        return
+    if not page.jobs:
+        print(f"There are no {state or ''} jobs.".replace("  ", " "))
+        return
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("JOB", no_wrap=True)
+    for heading in ("STATE", "LANE", "PROGRESS", "AGE"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("PROMPT", no_wrap=True, overflow="ellipsis", ratio=1)
+    now = time.time()
+    for job in page.jobs:
+        table.add_row(
+            job.job_id,
+            Text("cancelling" if job.cancelling else job.state, style=STATE_STYLES[job.state]),
+            Lane(job.priority).name.lower() if job.priority in list(Lane) else str(job.priority),
+            _progress(job),
+            age(now - (job.timestamps.get("createdAt") or now)),
+            Text(" ".join(str(job.params.get("prompt", job.type)).split())),
+        )
+    console.print(table)
+    if page.total > len(page.jobs):
+        console.print(f"{len(page.jobs)} of {page.total}; more with --limit", style="dim")
+
+
+def _progress(job: JobView) -> str:
+    if job.state is JobState.QUEUED and job.position is not None:
+        return "next" if job.position == 0 else f"{job.position} before it"
+    if job.state is JobState.RUNNING and job.progress is not None:
+        return f"{job.progress:.0%}"
+    if job.state is JobState.FAILED and job.error is not None:
+        return job.error.code
+    return ""
+
+
+def age(seconds: float) -> str:
+    """A duration in its largest unit."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+async def cancel(address: Address, job_ids: Sequence[str], *, as_json: bool) -> None:
+    """Stop jobs; Failure at the end if one of them is not there."""
+    states: dict[str, JobState] = {}
+    first: Failure | None = None
+    async with HttpClient(address) as http:
+        for job_id in job_ids:
+            try:
+                states[job_id] = await http.cancel(job_id)
+            except Failure as error:
+                if error.exit_code is ExitCode.UNREACHABLE:
+                    raise
+                first = first or error
+    if as_json:
+        print_json({"jobs": states})
+    else:
+        for job_id, state in states.items():
+            print(f"{job_id}: {_cancelled(state)}")
+    if first is not None:
+        raise first
+
+
+def _cancelled(state: JobState) -> str:
+    if state is JobState.CANCELLED:
+        return "cancelled"
+    return "stops at its next step" if not state.terminal else f"had already {state}"
+
+
+async def status(address: Address, *, as_json: bool) -> bool:
+    """How the platform is; whether it is ready."""
+    async with HttpClient(address) as http:
+        ready, answer = await http.ready()
+        system = await http.status()
+    if as_json:
+        print_json({"url": address.url, "ready": ready, "readiness": answer, "system": system})
+        return ready
+    Console().print(_status_table(address, ready, answer, system))
+    return ready
+
+
+def _status_table(address: Address, ready: bool, answer: dict[str, Any], system: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    state = Text("ready", style="green") if ready else Text(f"not ready: {_why(answer)}", style="red")
+    table.add_row("gateway", Text.assemble(address.url, "  ", state))
+    vram, queue, storage = (system.get(key) or {} for key in ("vram", "queueState", "storage"))
+    table.add_row("workers", f"{system.get('workers', 0)}  ({vram.get('device', 'No GPU')})")
+    table.add_row("mode", str(system.get("mode") or "none is loaded"))
+    table.add_row("queue", f"{queue.get('running', 0)} running, {queue.get('pending', 0)} waiting")
+    if vram.get("total_gb"):
+        table.add_row("memory", f"{vram['used_gb']:.1f} of {vram['total_gb']:.1f} GB")
+    table.add_row(
+        "storage", f"{storage.get('provider', '')} {'ok' if storage.get('ok') else 'failing'}".strip()
+    )
+    return table
+
+
+def _why(answer: dict[str, Any]) -> str:
+    reasons = answer.get("reasons")
+    if isinstance(reasons, dict):
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return "; ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons or "no reason given")

@@ -1,0 +1,163 @@
+"""What `reverie up` was asked to do: options over the user's variables over the TOML file over defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reverie_launcher.exits import ExitCode, Failure
+from reverie_launcher.services import PREFIX, SERVICES, SHARED_SECTIONS, check_sections
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 4200
+DEFAULT_DRAIN_S = 20.0
+DEFAULT_DATA = Path("reverie-data")
+#: The model that a checkout brings along, below `models/builtin` or REVERIE_BUILTIN_MODELS.
+BUILTIN_MODEL = "text-to-image"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class UpOptions(NamedTuple):
+    """The command line of `reverie up`; None where nothing was said."""
+
+    host: str | None = None
+    port: int | None = None
+    data: Path | None = None
+    nats: str | None = None
+    model: str | None = None
+    config: Path | None = None
+    generate: bool = True
+
+
+class Plan(NamedTuple):
+    """Everything decided; `nats` is None where our own server is to be started."""
+
+    host: str
+    port: int
+    data: Path
+    nats: str | None
+    model: str
+    worker: str
+    storage: str | None
+    log_format: str | None
+    drain_s: float
+    config: Path | None
+    generate: bool
+
+
+def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
+    """Decide; Failure in one sentence where something cannot be."""
+    check_sections(environment)
+    config = options.config or _path(environment.get("REVERIE_CONFIG"))
+    table = _read(config) if config else {}
+
+    def given(section: str, key: str) -> str | None:
+        name = f"{PREFIX}{section}__{key}".upper()
+        value = environment.get(name, table.get(section, {}).get(key))
+        return None if value is None else str(value)
+
+    data = (options.data or DEFAULT_DATA).expanduser().absolute()
+    return Plan(
+        host=options.host or given("gateway", "host") or DEFAULT_HOST,
+        port=_port(options.port if options.port is not None else given("gateway", "port")),
+        data=data,
+        nats=options.nats or given("nats", "url"),
+        model=find_model(options.model or given("inference", "model"), environment),
+        worker=given("inference", "name") or worker_name(data),
+        storage=given("storage", "path"),
+        log_format=given("log", "format"),
+        drain_s=_seconds(given("drain", "deadline_s")),
+        config=config.absolute() if config else None,
+        generate=options.generate,
+    )
+
+
+def find_model(model: str | None, environment: Mapping[str, str]) -> str:
+    """A Hugging Face id as it is, a path made absolute, or the built-in model; Failure if it is not there."""
+    if model is None:
+        return _builtin_model(environment)
+    path = Path(model).expanduser()
+    if path.exists():
+        return str(path.absolute())
+    if _HUB_ID.fullmatch(model) and not model.endswith((".safetensors", ".ckpt")):
+        return model
+    raise Failure(
+        ExitCode.USAGE,
+        f"There is no model at {path}.",
+        advice="Give a diffusers folder, a .safetensors file or a Hugging Face id such as owner/name.",
+    )
+
+
+def _builtin_model(environment: Mapping[str, str]) -> str:
+    checkout = Path(__file__).resolve().parents[3]
+    folder = Path(environment.get("REVERIE_BUILTIN_MODELS") or checkout / "models" / "builtin")
+    path = folder.expanduser().absolute() / BUILTIN_MODEL
+    if not path.is_dir():
+        raise Failure(
+            ExitCode.USAGE,
+            f"The built-in model is not at {path}.",
+            advice="Run from a complete checkout, set REVERIE_BUILTIN_MODELS, or give a model with --model.",
+        )
+    return str(path)
+
+
+def worker_name(data: Path) -> str:
+    """A name that this data directory's worker keeps over restarts, and no other worker has.
+
+    A worker that comes back under its name takes back at once what its last incarnation was doing.
+    """
+    host = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-")[:32] or "host"
+    return f"{host}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:6]}"
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
+
+
+def _port(value: str | int | None) -> int:
+    try:
+        port = DEFAULT_PORT if value is None else int(value)
+    except ValueError:
+        port = 0
+    if not 1 <= port <= 65535:
+        raise Failure(ExitCode.USAGE, f"{value} is no port.", advice="Give one from 1 to 65535 with --port.")
+    return port
+
+
+def _seconds(value: str | None) -> float:
+    try:
+        return DEFAULT_DRAIN_S if value is None else float(value)
+    except ValueError:
+        raise Failure(
+            ExitCode.USAGE,
+            f"{value!r} is no number of seconds.",
+            advice="Correct drain.deadline_s (REVERIE_DRAIN__DEADLINE_S).",
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The TOML file; Failure for one that cannot be read, or with a section that belongs to no service."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Failure(
+            ExitCode.USAGE, f"{path} cannot be read: {error.strerror}.", advice="Check --config."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Failure(ExitCode.USAGE, f"{path} is not valid TOML: {error}.", advice="Correct it.") from None
+    known = sorted({*SHARED_SECTIONS, *(section for service in SERVICES for section in service.sections)})
+    for section, value in table.items():
+        if section not in known or not isinstance(value, dict):
+            raise Failure(
+                ExitCode.USAGE,
+                f"{path}: {section} is no section of any service.",
+                advice=f"There are {', '.join(f'[{name}]' for name in known)}.",
+            )
+    return table
