@@ -826,6 +826,7 @@ export interface JobView {
   partial: boolean;
   error: JobError | null;
   meta: JobMeta | null;
+  params: GenerateParams | SuperResolutionParams | ComfyParams;
   timestamps: JobTimestamps;
   /** position in the event log of all jobs; also the cursor to resume from; 0.. */
   seq: number;
@@ -843,10 +844,12 @@ export interface JobAccepted {
   url: string;
 }
 
-/** `GET /v1/jobs`: latest first; `cursor` leads to the next page, null on the last one. */
+/** `GET /v1/jobs`: latest first; `cursor` leads to the next page, null on the last one; `total` counts all. */
 export interface JobPage {
   jobs: readonly JobView[];
   cursor: string | null;
+  /** a count; 0.. */
+  total: number;
 }
 
 /** Body of `PATCH /v1/jobs/{id}`: another lane, another place within it, or both. */
