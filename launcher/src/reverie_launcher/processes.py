@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from asyncio.subprocess import DEVNULL, STDOUT
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,10 +23,12 @@ _TETHER = Path(__file__).with_name("tether.py")
 class ChildProcess:
     """A running process.  It dies with this one, ignores the terminal's Ctrl-C, and reports each output line."""
 
-    def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, output: int, on_line: Callable[[str], None]
+    ) -> None:
         self._process = process
         self._started = time.monotonic()
-        self._output = asyncio.create_task(self._report(on_line))
+        self._output = asyncio.create_task(_report(output, on_line))
 
     @classmethod
     async def start(
@@ -38,16 +40,24 @@ class ChildProcess:
         """Start the command with exactly this environment; call `on_line` for each line of its output."""
         # -I -S: the tether needs no site-packages, and starts in a few milliseconds without them.
         tether = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()))
-        process = await asyncio.create_subprocess_exec(
-            *tether,
-            *arguments,
-            env=dict(environment),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            process_group=0,  # else Ctrl-C would reach it from the terminal, past our order of stopping
-        )
-        return cls(process, on_line)
+        # A pipe of our own: asyncio's would make `wait` last until every grandchild has closed it too.
+        output, inside = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *tether,
+                *arguments,
+                env=dict(environment),
+                stdin=DEVNULL,
+                stdout=inside,
+                stderr=STDOUT,
+                process_group=0,  # else Ctrl-C would reach it from the terminal, past our order of stopping
+            )
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(inside)
+        return cls(process, output, on_line)
 
     @property
     def pid(self) -> int:
@@ -67,6 +77,7 @@ class ChildProcess:
             async with asyncio.timeout(OUTPUT_GRACE_S):
                 await asyncio.shield(self._output)
         self._output.cancel()
+        await asyncio.gather(self._output, return_exceptions=True)
         return returncode
 
     async def terminate(self, deadline_s: float) -> bool:
@@ -89,11 +100,19 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    async def _report(self, on_line: Callable[[str], None]) -> None:
-        stream = self._process.stdout
-        if stream is not None:
-            async for line in read_lines(stream):
-                on_line(line)
+
+async def _report(output: int, on_line: Callable[[str], None]) -> None:
+    """Report lines from the reading end of a pipe until it closes, or this is cancelled."""
+    stream = asyncio.StreamReader()
+    pipe = os.fdopen(output, "rb", buffering=0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), pipe
+    )
+    try:
+        async for line in read_lines(stream):
+            on_line(line)
+    finally:
+        transport.close()
 
 
 async def read_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
