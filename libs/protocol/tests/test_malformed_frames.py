@@ -42,6 +42,7 @@ BAD_MESSAGES = {
     "a list of messages": '[{"type":"ping"}]',
     "a repeated key": '{"type":"ping","type":"hello"}',
     "a repeated inner key": '{"type":"ping","x":{"a":1,"a":2}}',
+    "many repeated keys": "{" + ",".join(f'"k{n // 2}":1' for n in range(60_000)) + "}",
     "deep lists": '{"type":"ping","x":' + "[" * 65 + "]" * 65 + "}",
     "deep objects": '{"x":' * 70 + "1" + "}" * 70,
     "bottomless lists": "[" * 200_000,

@@ -8,6 +8,7 @@ import pytest
 
 from reverie_protocol.client_messages import DreamStart, JobPriority, JobSubmit, Ping
 from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.free_form import MAX_DEPTH
 from reverie_protocol.jobs import (
     ComfyParams,
     GenerateParams,
@@ -125,6 +126,19 @@ def test_params_of_a_comfy_job_are_the_workflows_own() -> None:
 def test_params_of_a_comfy_job_may_also_group_all_of_it() -> None:
     message = submit(jobType="comfy", params={"workflowId": "w", "params": {"a": 1}})
     assert message.params == ComfyParams(workflowId="w", params={"a": 1})
+
+
+def test_free_form_parameters_are_nested_to_a_limit() -> None:
+    def nested(levels: int) -> dict[str, object]:
+        value: object = "leaf"
+        for _ in range(levels):
+            value = {"a": value}
+        return {"jobType": "comfy", "workflowId": "w", "params": {"deep": value}}
+
+    assert parse_job_submit(nested(MAX_DEPTH - 2)).params
+    with pytest.raises(ReverieError) as caught:
+        parse_job_submit(nested(10_000))
+    assert [(f.loc, f.type) for f in caught.value.fields] == [(("body", "params"), "too_deep")]
 
 
 def test_a_whole_number_written_as_a_float_is_an_integer() -> None:

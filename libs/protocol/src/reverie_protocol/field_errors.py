@@ -51,6 +51,8 @@ class FieldErrors:
 
     def add_unknown(self, loc: Loc, key: str, known: Iterable[str]) -> None:
         """Note a field that does not exist, with the nearest name that does."""
+        if len(self.found) >= MAX_FIELD_ERRORS:
+            return
         name = excerpt(key)
         near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -7,16 +7,18 @@ the client's `id` wherever one could be read.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
 from reverie_protocol.client_messages import ClientMessage, JobSubmit
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.field_errors import FieldErrors, FieldErrorType, Loc, excerpt
+from reverie_protocol.free_form import MAX_DEPTH
 from reverie_protocol.job_submission import read_submission
 from reverie_protocol.jobs import GenerateParams
 from reverie_protocol.registry import CLIENT_MESSAGES
-from reverie_protocol.validation import MAX_DEPTH, Walk, struct_fields, validate
+from reverie_protocol.validation import Walk, struct_fields, validate
 
 _ID = struct_fields(ClientMessage)["id"]
 
@@ -111,8 +113,8 @@ def _decode(raw: str | bytes) -> tuple[object, ReverieError | None]:
     def to_dict(pairs: list[tuple[str, object]]) -> dict[str, object]:
         data = dict(pairs)
         if len(data) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated.extend(key for key in data if keys.count(key) > 1)
+            ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+            repeated.append(key)
         return data
 
     try:

@@ -22,11 +22,7 @@ from reverie_protocol.field_errors import (
     WrongValue,
     excerpt,
 )
-from reverie_protocol.sizes import parse_size
-
-__all__ = ["MAX_DEPTH", "Source", "Walk", "names_of", "parse_size", "struct_fields", "validate"]
-
-MAX_DEPTH = 64  # levels of lists and objects within one message
+from reverie_protocol.free_form import check_free_form
 
 T = TypeVar("T", bound=msgspec.Struct)
 Source = tuple[Loc, Mapping[str, object]]  # an object a client sent, and where it stands
@@ -157,7 +153,7 @@ class Walk:
             case inspect.ListType() | inspect.VarTupleType():
                 return self._list(info, data, loc)
             case inspect.AnyType() | inspect.CustomType():
-                self._check_free_form(data, loc)
+                check_free_form(data, loc, self.errors)
                 return data
             case _:
                 raise TypeError(f"no message may hold a {type(info).__name__}")
@@ -181,7 +177,7 @@ class Walk:
         if not isinstance(data, dict):
             raise scalars.expected("an object", data)
         if isinstance(info.value_type, inspect.CustomType):
-            self._check_free_form(data, loc)
+            check_free_form(data, loc, self.errors)
             return data
         return {
             key: self.value(info.value_type, item, (*loc, excerpt(key)))
@@ -212,40 +208,6 @@ class Walk:
                 raise scalars.expected(" or ".join(what), data)
             members = fitting
         return self._convert(members[0], data, loc)
-
-    def _check_free_form(self, data: object, loc: Loc) -> None:
-        """Free-form JSON: every text and number in it must be one that can be written back."""
-        level: list[tuple[Loc, object]] = [(loc, data)]
-        for _ in range(MAX_DEPTH):
-            for where, item in level:
-                self._check_plain(item, where)
-            level = [child for where, item in level for child in _children(item, where)]
-            if not level:
-                return
-        raise WrongValue(FieldErrorType.TOO_DEEP, f"must not be nested more than {MAX_DEPTH} levels")
-
-    def _check_plain(self, item: object, loc: Loc) -> None:
-        try:
-            match item:
-                case str():
-                    scalars.check_text(item)
-                case int() | float():
-                    scalars.check_number(item)
-                case dict():
-                    for key in item:
-                        scalars.check_text(key)
-        except WrongValue as wrong:
-            self.errors.add(loc, wrong.type, wrong.msg)
-
-
-def _children(item: object, loc: Loc) -> list[tuple[Loc, object]]:
-    match item:
-        case dict():
-            return [((*loc, excerpt(key)), inner) for key, inner in item.items()]
-        case list():
-            return [((*loc, index), inner) for index, inner in enumerate(item)]
-        case _:
-            return []
 
 
 def _text(meta: inspect.Metadata, info: inspect.StrType, data: object) -> str:
