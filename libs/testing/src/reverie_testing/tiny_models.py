@@ -6,6 +6,7 @@ Each builder writes a folder that `from_pretrained` loads unchanged and returns 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,19 +193,25 @@ def original_checkpoint(pipeline: StableDiffusionPipeline, path: Path) -> Path:
     The key names are those of CompVis' model classes: `model.diffusion_model`, `first_stage_model`,
     `cond_stage_model.transformer`.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in pipeline.unet.state_dict().items():
-        tensors[f"model.diffusion_model.{_unet_key(key, pipeline.unet.config)}"] = value
-    for key, value in pipeline.vae.state_dict().items():
-        name, linear = _vae_key(key, len(pipeline.vae.config.block_out_channels))
-        # The original attention of the autoencoder is made of 1x1 convolutions.
-        tensors[f"first_stage_model.{name}"] = value[:, :, None, None] if linear else value
-    for key, value in pipeline.text_encoder.state_dict().items():
-        name = key.removeprefix("text_model.")
-        tensors[f"cond_stage_model.transformer.text_model.{name}"] = value
+    tensors = dict(original_names(pipeline.unet, pipeline.vae, pipeline.text_encoder))
     tensors["alphas_cumprod"] = pipeline.scheduler.alphas_cumprod
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, path)
     return path
+
+
+def original_names(
+    unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor under the name (and in the shape) that the original layout has for it."""
+    for key, value in unet.state_dict().items():
+        yield f"model.diffusion_model.{_unet_key(key, unet.config)}", value
+    for key, value in vae.state_dict().items():
+        name, linear = _vae_key(key, len(vae.config.block_out_channels))
+        # The original attention of the autoencoder is made of 1x1 convolutions.
+        yield f"first_stage_model.{name}", value[:, :, None, None] if linear else value
+    for key, value in text_encoder.state_dict().items():
+        name = key.removeprefix("text_model.")
+        yield f"cond_stage_model.transformer.text_model.{name}", value
 
 
 _RESNET = {

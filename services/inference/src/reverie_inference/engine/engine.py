@@ -8,7 +8,7 @@ import structlog
 from PIL import Image
 
 from reverie_inference.engine.events import Event, Failed, Finished
-from reverie_inference.engine.memory import is_out_of_memory
+from reverie_inference.engine.memory import is_out_of_memory, out_of_memory
 from reverie_inference.engine.preview import Preview
 from reverie_inference.engine.request import Request
 from reverie_inference.engine.run import Run
@@ -108,9 +108,8 @@ class StepEngine:
             return Failed(job_id, error.code, error.message)
         log.error("inference_failed", job_id=job_id, exc_info=error)
         if self._give_memory_back(error):
-            device = self.model.device
-            message = f"There is not enough memory on {device} for this picture; try a smaller size."
-            return Failed(job_id, ErrorCode.OUT_OF_MEMORY, message)
+            refusal = out_of_memory(self.model.device)
+            return Failed(job_id, refusal.code, refusal.message)
         message = f"The model failed on this request ({type(error).__name__})."
         return Failed(job_id, ErrorCode.INFERENCE_FAILED, message)
 

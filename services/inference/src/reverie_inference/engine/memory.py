@@ -1,10 +1,16 @@
-"""Telling "out of memory" from every other failure, on every device."""
+"""Memory: telling "out of memory" from other failures, and not starting what cannot fit."""
 
 from __future__ import annotations
 
+import psutil
 import torch
 
+from reverie_inference.models.loaded import LoadedModel, Size
+from reverie_protocol.errors import ErrorCode, ReverieError
+
 _SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "invalid buffer size")
+#: Full-size feature maps that decoding holds at once: a convolution's input, its output, and the sum beside it.
+_MAPS_HELD = 3
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -16,3 +22,30 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).casefold()
     return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
+
+
+def out_of_memory(device: torch.device) -> ReverieError:
+    """The error for a picture that does not fit."""
+    return ReverieError(
+        ErrorCode.OUT_OF_MEMORY,
+        f"There is not enough memory on {device} for this picture; try a smaller size.",
+    )
+
+
+def require_memory(model: LoadedModel, drawn: Size, *, available_bytes: int | None = None) -> None:
+    """Refuse a picture of `drawn` pixels that a CPU's memory cannot hold; ReverieError `out_of_memory`.
+
+    An accelerator says when it is full.  The operating system kills the process instead, and with it every job.
+    """
+    if model.device.type != "cpu":
+        return
+    available = psutil.virtual_memory().available if available_bytes is None else available_bytes
+    if decoding_bytes(model, drawn) > available:
+        raise out_of_memory(model.device)
+
+
+def decoding_bytes(model: LoadedModel, drawn: Size) -> int:
+    """What decoding a picture takes at its widest, where the maps have the picture's full size."""
+    config = getattr(getattr(model.pipeline, "vae", None), "config", {})
+    channels: int = min(config.get("block_out_channels") or [128])
+    return drawn[0] * drawn[1] * channels * model.dtype.itemsize * _MAPS_HELD

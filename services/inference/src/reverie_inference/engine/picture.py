@@ -31,10 +31,7 @@ def encode_picture(
     """`png` or `jpeg` (with `quality`); `parameters` goes into the file's metadata unless it is empty."""
     buffer = io.BytesIO()
     if picture_format == "jpeg":
-        exif = Image.Exif()
-        if parameters:
-            comment = _UNICODE + parameters.encode("utf-16-be", "replace")
-            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
+        exif = _user_comment(parameters) if parameters else b""
         image.save(buffer, "JPEG", quality=quality, exif=exif)
     else:
         info = PngInfo()
@@ -67,6 +64,12 @@ def generation_parameters(
     lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
     # NUL ends a PNG text field.
     return "\n".join(lines).replace("\x00", "")
+
+
+def _user_comment(text: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _UNICODE + text.encode("utf-16-be", "replace")
+    return exif
 
 
 def _quoted(value: str) -> str:

@@ -17,6 +17,7 @@ from reverie_inference.engine.finishing import (
     needs_upscaling,
     to_picture,
 )
+from reverie_inference.engine.memory import require_memory
 from reverie_inference.engine.pacing import Pacing
 from reverie_inference.engine.preview import Preview, make_preview
 from reverie_inference.engine.request import Request
@@ -71,6 +72,7 @@ class Run:
 
     def _run_steps(self, sampling: Sampling) -> Work:
         yield [Started(self.job_id, Phase.ENCODING)]
+        require_memory(self._model, self._request.plan.drawn)
         try:
             sampling.begin()
         except ValueError as error:
@@ -86,6 +88,7 @@ class Run:
 
     def _run_callback(self, sampling: CallbackSampling) -> Work:
         yield [Started(self.job_id, Phase.ENCODING)]
+        require_memory(self._model, self._request.plan.drawn)
         sampling.advance()
         yield [Started(self.job_id, Phase.DENOISING), self._stepped(sampling.step)]
         while not sampling.done:

@@ -7,6 +7,7 @@ left alone between two steps for as long as one likes.
 from __future__ import annotations
 
 import inspect
+from math import ceil
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class Sampling:
 
         Second-order schedulers evaluate the network up to twice a step, so evaluations are scaled to steps.
         """
-        return self._index * self._request.steps // len(self._timesteps)
+        return ceil(self._index * self._request.steps / len(self._timesteps)) if self._index else 0
 
     @torch.no_grad()
     def advance(self) -> None:
