@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import nats
 import pytest
+from websockets.asyncio.client import connect
+
 from reverie_protocol.jobs import Job, JobState
 from reverie_testing.product import Product, free_port, started, until
-from websockets.asyncio.client import connect
 
 SLOW = {"num_inference_steps": 150, "size": "128x128"}
 

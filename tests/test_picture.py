@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 from PIL import Image
+from websockets.asyncio.client import ClientConnection, connect
+
 from reverie_protocol.preview import decode_preview
 from reverie_testing.product import Product
-from websockets.asyncio.client import ClientConnection, connect
 
 PROMPT = "a red circle on a blue background"
 
