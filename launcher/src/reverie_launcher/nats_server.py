@@ -15,6 +15,7 @@ from reverie_launcher.ports import LOOPBACK, PRIVATE_PORTS, choose_port, is_free
 from reverie_launcher.readiness import nats_ready
 from reverie_launcher.supervisor import Launch
 
+MAX_PAYLOAD_BYTES = 1 << 20
 #: What nats-server says at these levels tells an operator nothing that `reverie up` does not.
 QUIET_LEVELS = ("[INF]", "[DBG]", "[TRC]")
 
@@ -37,7 +38,7 @@ def configuration(store: Path, port: int, server_name: str) -> str:
     settings = {
         "server_name": server_name,
         "listen": f"{LOOPBACK}:{port}",
-        "max_payload": "1MB",
+        "max_payload": MAX_PAYLOAD_BYTES,
         "ping_interval": "5s",
         # The default fsyncs every two minutes: a power cut would take acknowledged jobs with it.
         "jetstream": {"store_dir": str(store), "sync_interval": "always"},
@@ -104,7 +105,10 @@ async def check_given(url: str) -> None:
     """Failure in one sentence if a given server cannot be reached or has no JetStream."""
     from reverie_runtime.bus.nats import connect_nats
     from reverie_runtime.bus.port import BusError
+    from reverie_runtime.logs import configure_logs
+    from reverie_runtime.settings import LogSettings
 
+    configure_logs(LogSettings(level="error"), service="reverie up")  # the sentence below says it all
     try:
         bus = await connect_nats(url, name="reverie up")
     except BusError as error:

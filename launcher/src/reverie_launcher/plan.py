@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reverie_launcher.exits import ExitCode, Failure
-from reverie_launcher.services import PREFIX, SERVICES, SHARED_SECTIONS, check_sections
+from reverie_launcher.services import CONFIG, PREFIX, SERVICES, SHARED_SECTIONS, check_sections
+from reverie_runtime.settings import DrainSettings
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
-DEFAULT_DRAIN_S = 20.0
 DEFAULT_DATA = Path("reverie-data")
 #: The model that a checkout brings along, below `models/builtin` or REVERIE_BUILTIN_MODELS.
 BUILTIN_MODEL = "text-to-image"
@@ -55,12 +55,12 @@ class Plan(NamedTuple):
 def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
     """Decide; Failure in one sentence where something cannot be."""
     check_sections(environment)
-    config = options.config or _path(environment.get("REVERIE_CONFIG"))
+    config = options.config or _path(environment.get(CONFIG))
     table = _read(config) if config else {}
 
     def given(section: str, key: str) -> str | None:
         name = f"{PREFIX}{section}__{key}".upper()
-        value = environment.get(name, table.get(section, {}).get(key))
+        value = environment.get(name) or table.get(section, {}).get(key)  # empty counts as absent
         return None if value is None else str(value)
 
     data = (options.data or DEFAULT_DATA).expanduser().absolute()
@@ -133,7 +133,7 @@ def _port(value: str | int | None) -> int:
 
 def _seconds(value: str | None) -> float:
     try:
-        return DEFAULT_DRAIN_S if value is None else float(value)
+        return DrainSettings().deadline_s if value is None else float(value)
     except ValueError:
         raise Failure(
             ExitCode.USAGE,

@@ -13,10 +13,9 @@ from reverie_launcher.readiness import http_ready
 from reverie_launcher.supervisor import Launch
 
 PREFIX = "REVERIE_"
+CONFIG = "REVERIE_CONFIG"
 #: Variables without a section: the launcher's own, or of every service.
-UNSECTIONED = ("REVERIE_CONFIG", "REVERIE_URL", "REVERIE_BUILTIN_MODELS", "REVERIE_DEBUG")
-#: Those of them that a service reads.
-PASSED_ON = ("REVERIE_CONFIG", "REVERIE_BUILTIN_MODELS")
+UNSECTIONED = (CONFIG, "REVERIE_URL", "REVERIE_BUILTIN_MODELS", "REVERIE_DEBUG")
 #: Settings sections that every service has.
 SHARED_SECTIONS = ("nats", "storage", "log", "drain")
 
@@ -62,9 +61,7 @@ def environment_of(service: Service, user: Mapping[str, str], values: Values) ->
     sections = (*SHARED_SECTIONS, *service.sections)
     theirs = tuple(f"{PREFIX}{section.upper()}__" for section in sections)
     environment = foreign_environment(user)
-    environment |= {
-        name: value for name, value in user.items() if name.startswith(theirs) or name in PASSED_ON
-    }
+    environment |= {name: value for name, value in user.items() if name.startswith(theirs) or name == CONFIG}
     for section in sections:
         for key, value in values.get(section, {}).items():
             environment[f"{PREFIX}{section}__{key}".upper()] = value
@@ -80,9 +77,11 @@ def foreign_environment(user: Mapping[str, str]) -> dict[str, str]:
 
 def prepare(service: Service, user: Mapping[str, str], values: Values, rng: random.Random) -> Launch:
     """How to start a service now.  One without a given port gets a free one, another at each start."""
-    address = dict(values.get(service.listens, {}))
+    own = f"{PREFIX}{service.listens}__".upper()
+    given = {key: user[own + key.upper()] for key in ("host", "port") if user.get(own + key.upper())}
+    address = {"host": LOOPBACK, **given, **values.get(service.listens, {})}
     if "port" not in address:
-        address |= {"host": LOOPBACK, "port": str(choose_port(rng))}
+        address["port"] = str(choose_port(rng))
     environment = environment_of(service, user, {**values, service.listens: address})
     ready = http_ready(reachable(address["host"]), int(address["port"]))
     return Launch((sys.executable, "-m", service.module), environment, ready)

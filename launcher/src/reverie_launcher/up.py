@@ -24,7 +24,7 @@ from reverie_launcher.first_picture import make_first_picture
 from reverie_launcher.nats_server import NatsServer, check_given, worth_showing
 from reverie_launcher.plan import Plan
 from reverie_launcher.public_port import check_public_port
-from reverie_launcher.services import SERVICES, Values, foreign_environment, prepare, reachable
+from reverie_launcher.services import CONFIG, SERVICES, Values, foreign_environment, prepare, reachable
 from reverie_launcher.supervisor import Child, Launch, SettingsRefused, Supervisor
 from reverie_launcher.terminal.banner import show_banner
 from reverie_launcher.terminal.log_view import LogView
@@ -41,7 +41,7 @@ class Platform:
 
     def __init__(self, plan: Plan, environment: Mapping[str, str], console: Console) -> None:
         self._plan = plan
-        self._environment = environment
+        self._environment = dict(environment) | ({CONFIG: str(plan.config)} if plan.config else {})
         self._console = console
         self._log = LogView(console, (NATS, *(service.name for service in SERVICES)))
         self._rng = random.Random()

@@ -1,0 +1,48 @@
+# One image per service: `docker build --target gateway .` or `--target inference .`
+#
+# TORCH_INDEX decides what PyTorch computes on: the default is the CPU (200 MB); for NVIDIA GPUs give
+# https://download.pytorch.org/whl/cu130 (compose.gpu.yaml does).
+
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+# --- build: a virtual environment that the final image takes over whole -------------------------------------
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH
+WORKDIR /src
+COPY constraints.txt ./
+
+FROM build AS build-gateway
+COPY libs libs
+COPY services/gateway services/gateway
+RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/gateway
+
+FROM build AS build-inference
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# PyTorch first: it is the largest layer, and changes least.
+RUN pip install -c constraints.txt --extra-index-url ${TORCH_INDEX} torch
+COPY libs libs
+COPY services/inference services/inference
+RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/inference
+
+# --- run: no compiler, no pip cache, no root ------------------------------------------------------------------
+FROM ${PYTHON_IMAGE} AS run
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp reverie \
+    && install -d -o reverie -g reverie /data /data/storage /data/huggingface
+COPY deploy/probe.py /probe.py
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER reverie
+WORKDIR /tmp
+
+FROM run AS gateway
+COPY --from=build-gateway /venv /venv
+EXPOSE 4200
+ENTRYPOINT ["python", "-m", "reverie_gateway"]
+
+FROM run AS inference
+ENV HF_HOME=/data/huggingface
+COPY --from=build-inference /venv /venv
+COPY models/builtin /models/builtin
+EXPOSE 4201
+ENTRYPOINT ["python", "-m", "reverie_inference"]

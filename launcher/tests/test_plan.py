@@ -1,0 +1,86 @@
+"""What `reverie up` decides, and what it refuses before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reverie_launcher.exits import ExitCode, Failure
+from reverie_launcher.plan import DEFAULT_PORT, UpOptions, find_model, resolve, worker_name
+
+MODEL = {"REVERIE_INFERENCE__MODEL": "owner/name"}
+
+
+def refusal(options: UpOptions, environment: dict[str, str]) -> str:
+    with pytest.raises(Failure) as failed:
+        resolve(options, environment)
+    assert failed.value.exit_code is ExitCode.USAGE
+    assert failed.value.advice
+    return failed.value.sentence
+
+
+def test_without_a_word_it_listens_on_this_machine_only_and_starts_its_own_nats() -> None:
+    plan = resolve(UpOptions(), MODEL)
+    assert (plan.host, plan.port, plan.nats) == ("127.0.0.1", DEFAULT_PORT, None)
+    assert plan.data == Path.cwd() / "reverie-data"
+
+
+def test_an_option_goes_over_a_variable_and_a_variable_over_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "reverie.toml"
+    config.write_text('[gateway]\nport = 1001\nhost = "::1"\n[nats]\nurl = "nats://file:4222"\n')
+    environment = {**MODEL, "REVERIE_GATEWAY__PORT": "1002", "REVERIE_CONFIG": str(config)}
+    assert resolve(UpOptions(port=1003), environment).port == 1003
+    plan = resolve(UpOptions(), environment)
+    assert (plan.port, plan.host, plan.nats) == (1002, "::1", "nats://file:4222")
+    assert resolve(UpOptions(config=config), MODEL).port == 1001
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    assert "--port" in refusal(UpOptions(), {**MODEL, "REVERIE_GATEWAY__PORT": port})
+
+
+def test_a_variable_that_no_service_knows_is_refused_instead_of_ignored() -> None:
+    sentence = refusal(UpOptions(), {**MODEL, "REVERIE_GATWAY__PORT": "1"})
+    assert "REVERIE_GATWAY__PORT" in sentence
+    assert "REVERIE_GATEWAY__" in sentence
+
+
+def test_a_section_of_the_file_that_no_service_knows_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "reverie.toml"
+    config.write_text("[gatway]\nport = 1\n")
+    assert "gatway" in refusal(UpOptions(config=config), MODEL)
+
+
+def test_a_file_that_is_no_toml_or_not_there_is_one_sentence(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[gateway\n")
+    assert "not valid TOML" in refusal(UpOptions(config=broken), MODEL)
+    assert "cannot be read" in refusal(UpOptions(config=tmp_path / "absent.toml"), MODEL)
+    assert "cannot be read" in refusal(UpOptions(config=tmp_path), MODEL)
+
+
+def test_a_model_is_a_path_that_exists_or_a_hugging_face_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_model("my/model", {}) == str(tmp_path / "my" / "model")
+    assert find_model("owner/name-1.5", {}) == "owner/name-1.5"
+    for absent in ("./absent", "/absent/model", "absent.safetensors", "owner/absent.safetensors", "absent"):
+        with pytest.raises(Failure, match="There is no model at"):
+            find_model(absent, {})
+
+
+def test_the_built_in_model_comes_from_the_folder_that_the_variable_names(tmp_path: Path) -> None:
+    environment = {"REVERIE_BUILTIN_MODELS": str(tmp_path)}
+    assert "--model" in refusal(UpOptions(), environment)
+    (tmp_path / "text-to-image").mkdir()
+    assert resolve(UpOptions(), environment).model == str(tmp_path / "text-to-image")
+
+
+def test_a_worker_has_one_name_per_data_directory_that_nats_accepts() -> None:
+    one, two = worker_name(Path("/data/one")), worker_name(Path("/data/two"))
+    assert one == worker_name(Path("/data/one")) != two
+    assert set(one) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
