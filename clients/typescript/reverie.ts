@@ -339,7 +339,8 @@ export interface Pong {
 export interface FieldError {
   loc: readonly (string | number)[];
   msg: string;
-  type: string;
+  /** kind of error */
+  type: FieldErrorType | (string & {});
 }
 
 /**
@@ -350,7 +351,8 @@ export interface FieldError {
 export interface Error {
   type: "error";
   id?: string | number | null;
-  code: string;
+  /** an error code */
+  code: ErrorCode | (string & {});
   message: string;
   retryable: boolean;
   fields?: readonly FieldError[];
@@ -519,7 +521,8 @@ export interface JobComplete {
 
 /** Why a job did not complete; `code` is an ErrorCode, `message` one sentence for a person. */
 export interface JobError {
-  code: string;
+  /** an error code */
+  code: ErrorCode | (string & {});
   message: string;
   /** default false */
   retryable: boolean;
@@ -530,7 +533,8 @@ export interface JobFailed {
   type: "job:error";
   jobId: string;
   state: JobState;
-  code: string;
+  /** an error code */
+  code: ErrorCode | (string & {});
   message: string;
   retryable: boolean;
   outputs?: readonly Output[];
@@ -868,7 +872,8 @@ export interface JobPatch {
  */
 export interface ErrorBody {
   detail: string | readonly FieldError[];
-  code: string;
+  /** an error code */
+  code: ErrorCode | (string & {});
   requestId: string;
   jobId?: string | null;
   url?: string | null;

@@ -49,7 +49,7 @@ frames = st.builds(
     st.sampled_from(list(CLIENT_MESSAGES)) | json_values,
     st.sampled_from(["generate", "sr", "comfy"]) | json_values,
 )
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=150, deadline=None)
 
 
 def outcome(parse: Callable[[Any], object], given_: object) -> object:

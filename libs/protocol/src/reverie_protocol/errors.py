@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 
 class ErrorCode(StrEnum):
@@ -139,12 +141,16 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
 }
 
 
+#: An error code as text: a reader must bear codes that are younger than itself.
+ErrorCodeText = Annotated[str, Meta(description="an error code", extra={"open_enum": "ErrorCode"})]
+
+
 class FieldError(msgspec.Struct, frozen=True):
     """One wrong field: where it is (`loc`), what is wrong and what is allowed (`msg`), and a stable `type`."""
 
     loc: tuple[str | int, ...]
     msg: str
-    type: str
+    type: Annotated[str, Meta(description="kind of error", extra={"open_enum": "FieldErrorType"})]
 
 
 class ReverieError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from reverie_protocol.client_messages import Priority, QueuePosition
-from reverie_protocol.errors import FieldError
+from reverie_protocol.errors import ErrorCodeText, FieldError
 from reverie_protocol.jobs import (
     JobError,
     JobMeta,
@@ -91,7 +91,7 @@ class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_
     """
 
     detail: str | tuple[FieldError, ...]
-    code: str
+    code: ErrorCodeText
     request_id: str
     job_id: str | None = None
     url: str | None = None

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from reverie_protocol.errors import ErrorCodeText
 from reverie_protocol.quantities import (
     Attempt,
     Bytes,
@@ -146,7 +147,7 @@ class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 class JobError(msgspec.Struct, frozen=True, rename="camel"):
     """Why a job did not complete; `code` is an ErrorCode, `message` one sentence for a person."""
 
-    code: str
+    code: ErrorCodeText
     message: str
     retryable: bool = False
 

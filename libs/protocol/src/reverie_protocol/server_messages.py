@@ -15,7 +15,7 @@ from reverie_protocol.dreams import (
     DreamStats,
     SessionId,
 )
-from reverie_protocol.errors import FieldError
+from reverie_protocol.errors import ErrorCodeText, FieldError
 from reverie_protocol.jobs import (
     JobError,
     JobMeta,
@@ -67,7 +67,7 @@ class Error(ServerMessage, frozen=True, kw_only=True, tag="error"):
     """
 
     id: str | int | None = None
-    code: str
+    code: ErrorCodeText
     message: str
     retryable: bool
     fields: tuple[FieldError, ...] = ()
@@ -165,7 +165,7 @@ class JobFailed(ServerMessage, frozen=True, kw_only=True, tag="job:error"):
 
     job_id: str
     state: JobState
-    code: str
+    code: ErrorCodeText
     message: str
     retryable: bool
     outputs: tuple[Output, ...] = ()

@@ -153,11 +153,17 @@ def _default(field: inspect.Field) -> str:
     return ""
 
 
+def _annotated(info: inspect.Metadata) -> str:
+    extra = info.extra or {}
+    if "open_enum" in extra:  # completes the known values and bears others
+        return f"{extra['open_enum']} | (string & {{}})"
+    return _type(info.type) + (" | LaneName" if extra.get("by_name") else "")
+
+
 def _type(info: inspect.Type) -> str:  # noqa: PLR0911  one return for each kind of type
     match info:
         case inspect.Metadata():
-            by_name = bool((info.extra or {}).get("by_name"))
-            return _type(info.type) + (" | LaneName" if by_name else "")
+            return _annotated(info)
         case inspect.UnionType(types):
             return " | ".join(dict.fromkeys(_type(member) for member in types))
         case inspect.NoneType():
@@ -170,9 +176,7 @@ def _type(info: inspect.Type) -> str:  # noqa: PLR0911  one return for each kind
             return "string"
         case inspect.LiteralType(values):
             return _literals(values)
-        case inspect.EnumType(cls):
-            return cls.__name__
-        case inspect.StructType(cls):
+        case inspect.EnumType(cls) | inspect.StructType(cls):
             return cls.__name__
         case inspect.DictType():
             return f"{{ [key: string]: {_type(info.value_type)} }}"
