@@ -11,7 +11,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -336,11 +336,12 @@ class MemoryBus:
         reply = f"_INBOX.{next(self._server.serial)}"
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._server.answers[reply] = answer
-        patience = asyncio.ensure_future(self._server.clock.sleep(timeout))
+        patience = asyncio.create_task(self._server.clock.sleep(timeout))
+        waited: tuple[asyncio.Future[Any], ...] = (answer, patience)
         try:
             if not self._server.deliver(Message(subject, data, reply)):
                 raise NoResponders(f"nobody listens on {subject}")
-            await asyncio.wait({answer, patience}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise RequestTimeout(f"no answer on {subject} within {timeout:g} s")
             return answer.result()
