@@ -1,0 +1,84 @@
+"""The Litestar application: routes, what they may ask for by name, and how errors become answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from reverie_gateway.body import MAX_BODY_BYTES
+from reverie_gateway.http_generate import generate
+from reverie_gateway.http_jobs import JobsController
+from reverie_gateway.http_page import read_page
+from reverie_gateway.http_storage import StorageController
+from reverie_gateway.http_system import (
+    read_health,
+    read_metrics,
+    read_openapi,
+    read_readiness,
+    read_status,
+)
+from reverie_gateway.hub import Hub
+from reverie_gateway.jobs import Jobs
+from reverie_gateway.metrics import GatewayMetrics
+from reverie_gateway.objects import Objects
+from reverie_gateway.problem import on_exception, on_http_exception, on_reverie_error
+from reverie_gateway.settings import GatewaySettings
+from reverie_gateway.socket import converse
+from reverie_gateway.status import StatusBoard
+from reverie_gateway.storage_probe import StorageProbe
+from reverie_gateway.views import Lens
+from reverie_gateway.waiting import Waiters
+from reverie_protocol.errors import ReverieError
+from reverie_runtime.health import Health
+from reverie_runtime.metrics import Metrics
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What handlers may ask for, each by the name of its field."""
+
+    gateway_settings: GatewaySettings
+    health: Health
+    hub: Hub
+    jobs: Jobs
+    lens: Lens
+    metrics: GatewayMetrics
+    objects: Objects
+    process_metrics: Metrics
+    status_board: StatusBoard
+    storage_probe: StorageProbe
+    waiters: Waiters
+
+
+def build_app(parts: Parts) -> Litestar:
+    """The application over its parts."""
+    return Litestar(
+        route_handlers=[
+            converse,
+            generate,
+            JobsController,
+            read_health,
+            read_metrics,
+            read_openapi,
+            read_page,
+            read_readiness,
+            read_status,
+            StorageController,
+        ],
+        dependencies={name: _provide(getattr(parts, name)) for name in Parts.__struct_fields__},
+        exception_handlers={
+            ReverieError: on_reverie_error,
+            HTTPException: on_http_exception,
+            Exception: on_exception,
+        },
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def _provide(part: Any) -> Provide:
+    return Provide(lambda: part, sync_to_thread=False)

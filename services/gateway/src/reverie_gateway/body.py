@@ -1,0 +1,29 @@
+"""Reading a JSON request body within its bound."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reverie_gateway.identity import HttpRequest
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.parsing import decode_json
+
+#: Largest body of a JSON endpoint, in bytes; more is refused before it is in memory.
+MAX_BODY_BYTES: Final = 1 << 20
+
+
+async def read_json(request: HttpRequest) -> object:
+    """The decoded body; `unsupported_media_type`, `payload_too_large`, `invalid_json` or `invalid_message`.
+
+    A body without a Content-Type counts as JSON, since simple scripts send none.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type and media_type != "application/json" and not media_type.endswith("+json"):
+        raise ReverieError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            "send the body as JSON with the header Content-Type: application/json",
+        )
+    body = await request.body()
+    if not body.strip():
+        raise ReverieError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")
+    return decode_json(body)

@@ -1,0 +1,154 @@
+"""The gateway put together: read it from top to bottom and you know the service."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from reverie_gateway.app import Parts, build_app
+from reverie_gateway.edge import Edge
+from reverie_gateway.hub import Hub
+from reverie_gateway.jobs import Jobs
+from reverie_gateway.metrics import GatewayMetrics
+from reverie_gateway.objects import Objects
+from reverie_gateway.origin import OriginRule
+from reverie_gateway.readiness import declare_checks
+from reverie_gateway.retention import Janitor
+from reverie_gateway.settings import Settings
+from reverie_gateway.socket import MAX_MESSAGE_BYTES
+from reverie_gateway.standings import Standings
+from reverie_gateway.status import StatusBoard
+from reverie_gateway.storage_probe import StorageProbe
+from reverie_gateway.views import Lens
+from reverie_gateway.waiting import Waiters
+from reverie_gateway.watches import Watches
+from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
+from reverie_jobs.reaper import Reaper
+from reverie_jobs.store import JOBS, JobStore
+from reverie_protocol.errors import CLOSE_GOING_AWAY
+from reverie_protocol.subjects import JOB_PREVIEW, JOB_PROGRESS
+from reverie_runtime.bus.port import Bus
+from reverie_runtime.clock import Clock
+from reverie_runtime.health import Health
+from reverie_runtime.http_server import serve_http
+from reverie_runtime.metrics import Metrics
+from reverie_storage.filesystem import FilesystemStorage
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that the server gets to answer what is in flight; twice as much of the drain deadline is kept for it.
+ANSWER_S = 1
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    """A gateway that serves; `url` is where, without a slash at its end."""
+
+    url: str
+    port: int
+
+
+@asynccontextmanager
+async def serve(
+    settings: Settings, *, bus: Bus, clock: Clock, health: Health, metrics: Metrics
+) -> AsyncIterator[Gateway]:
+    """Serve while the context is open: yields when requests are answered, drains on leaving."""
+    async with AsyncExitStack() as stack:
+        store_bucket = await bus.bucket(JOBS)
+        store = JobStore(store_bucket, new_op=lambda: secrets.token_hex(8))
+        jobs_mirror, workers_mirror = JobMirror(), WorkerMirror()
+        await stack.enter_async_context(follow(jobs_mirror, store_bucket))
+        await stack.enter_async_context(follow(workers_mirror, await bus.bucket(WORKERS)))
+
+        storage = FilesystemStorage(Path(settings.storage.path))
+        storage_probe = StorageProbe(storage, clock=clock)
+        await stack.enter_async_context(storage_probe.run())
+
+        watches = Watches(bus)
+        hub = Hub(jobs_mirror, on_watch=watches.begin)
+        for subject, handler in ((JOB_PROGRESS, hub.on_progress), (JOB_PREVIEW, hub.on_preview)):
+            stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
+        await stack.enter_async_context(watches.run(hub.watched))
+
+        status_board = StatusBoard(
+            jobs_mirror, workers_mirror, storage_probe, clock=clock, version=version("reverie-gateway")
+        )
+        await stack.enter_async_context(status_board.run(hub))
+
+        await stack.enter_async_context(Reaper(bus, store, jobs_mirror, clock=clock).run())
+        retention_s = settings.gateway.retention_h * 3600
+        janitor = Janitor(store, jobs_mirror, clock=clock, retention_s=retention_s)
+        await stack.enter_async_context(janitor.run())
+
+        jobs = Jobs(
+            bus,
+            store,
+            jobs_mirror,
+            workers_mirror,
+            clock=clock,
+            max_queued=settings.gateway.max_queued,
+            random_bits=secrets.randbits,
+        )
+        stack.push_async_callback(jobs.close)
+        waiters = Waiters(jobs_mirror)
+        counters = GatewayMetrics(metrics.registry)
+        counters.observe("jobs_queued", "Jobs that wait", lambda: len(jobs_mirror.waiting))
+        counters.observe("jobs_running", "Jobs that run", lambda: len(jobs_mirror.running))
+        counters.observe("generate_waits", "POST /generate requests that wait", lambda: len(waiters))
+        declare_checks(health, jobs_mirror, workers_mirror, storage_probe)
+        app = build_app(
+            Parts(
+                gateway_settings=settings.gateway,
+                health=health,
+                hub=hub,
+                jobs=jobs,
+                lens=Lens(hub, Standings(jobs_mirror, clock=clock)),
+                metrics=counters,
+                objects=Objects(storage),
+                process_metrics=metrics,
+                status_board=status_board,
+                storage_probe=storage_probe,
+                waiters=waiters,
+            )
+        )
+        edge = Edge(
+            app,
+            rule=OriginRule(origins=settings.gateway.cors_origins, hosts=settings.gateway.allowed_hosts),
+            metrics=counters,
+            clock=clock,
+            new_request_id=lambda: secrets.token_hex(8),
+        )
+        host, port = await stack.enter_async_context(
+            serve_http(
+                edge,
+                host=settings.gateway.host,
+                port=settings.gateway.port,
+                setting="gateway.port",
+                http="h11",
+                ws="websockets-sansio",
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,
+                server_header=False,
+                timeout_graceful_shutdown=ANSWER_S,
+            )
+        )
+        stack.push_async_callback(_drain, hub, waiters, within_s=settings.drain.deadline_s - 2 * ANSWER_S)
+        log.info("gateway serves", host=host, port=port)
+        yield Gateway(url=f"http://{f'[{host}]' if ':' in host else host}:{port}", port=port)
+
+
+async def _drain(hub: Hub, waiters: Waiters, *, within_s: float) -> None:
+    """Before the server stops: sockets are sent elsewhere at once, requests that wait get most of the deadline."""
+    for session in tuple(hub):
+        session.outbox.close(CLOSE_GOING_AWAY)
+    try:
+        async with asyncio.timeout(max(0.0, within_s)):
+            await waiters.until_idle()
+    except TimeoutError:
+        waiters.give_up()

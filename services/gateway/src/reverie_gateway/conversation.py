@@ -1,0 +1,108 @@
+"""Carries out what a session's client asked for, and answers it."""
+
+from __future__ import annotations
+
+import structlog
+
+from reverie_gateway.hub import Hub
+from reverie_gateway.jobs import Jobs
+from reverie_gateway.session import Request, Session
+from reverie_protocol.client_messages import Hello, JobCancel, JobPreview, JobSubmit, Resume
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.server_messages import HelloOk, JobAck, JobCancelOk, JobPreviewOk, Resumed
+
+log = structlog.get_logger(__name__)
+
+
+class Conversation:
+    """One session with access to the jobs.  Requests are carried out one after the other, in their order."""
+
+    def __init__(self, session: Session, *, jobs: Jobs, hub: Hub) -> None:
+        self._session = session
+        self._jobs = jobs
+        self._hub = hub
+
+    async def carry_out(self, request: Request) -> None:
+        """Do it and answer; whatever goes wrong becomes an `error` message and the socket stays open."""
+        try:
+            await self._dispatch(request)
+        except ReverieError as error:
+            self._session.refuse(error, request.id)
+        except Exception:
+            log.exception("message failed", kind=type(request).__name__)
+            unexpected = ReverieError(ErrorCode.INTERNAL, "an internal error; the log names it")
+            self._session.refuse(unexpected, request.id)
+
+    async def _dispatch(self, request: Request) -> None:
+        match request:
+            case JobSubmit():
+                await self._submit(request)
+            case JobCancel():
+                await self._cancel(request)
+            case JobPreview():
+                self._preview(request)
+            case Hello():
+                self._hello(request)
+            case Resume():
+                self._resume(request.id, request.cursor)
+
+    async def _submit(self, request: JobSubmit) -> None:
+        session = self._session
+        draft = self._jobs.draft(request, owner=session.owner)
+        session.hold(draft.id)
+        try:
+            submitted = await self._jobs.submit(draft)
+            job = submitted.stored.job
+            session.answer(
+                JobAck(
+                    id=request.id,
+                    job_id=job.id,
+                    state=job.state,
+                    priority=job.priority,
+                    seq=submitted.stored.revision,
+                    existing=submitted.existing,
+                )
+            )
+            if request.previews and not job.state.terminal:
+                session.watch(job.id, enabled=True)
+            if submitted.existing:
+                self._tell_again(job.id)
+        finally:
+            session.release(draft.id)
+        if request.previews:
+            self._hub.interest_changed()
+
+    def _tell_again(self, job_id: str) -> None:
+        """A repeated submit may come from a client that has missed everything since the first."""
+        mirrored = self._jobs.mirrored(job_id)
+        if mirrored is None:
+            return  # made by another gateway just now; its events are on their way
+        self._session.forget_held(job_id)
+        for event in self._hub.current(mirrored):
+            self._session.deliver(event)
+
+    async def _cancel(self, request: JobCancel) -> None:
+        stored = await self._jobs.cancel(request.job_id, owner=self._session.owner)
+        self._session.answer(JobCancelOk(id=request.id, job_id=request.job_id, state=stored.job.state))
+
+    def _preview(self, request: JobPreview) -> None:
+        job = self._jobs.owned(request.job_id, owner=self._session.owner)
+        enabled = request.enabled and not job.state.terminal
+        self._session.watch(job.id, enabled=enabled)
+        self._session.answer(JobPreviewOk(id=request.id, job_id=job.id, enabled=enabled))
+        self._hub.interest_changed()
+
+    def _hello(self, request: Hello) -> None:
+        self._session.all_previews = request.previews
+        self._session.answer(HelloOk(id=request.id, previews=request.previews, seq=self._jobs.revision))
+        if request.cursor is not None:
+            self._resume(request.id, request.cursor)
+        self._hub.interest_changed()
+
+    def _resume(self, client_id: str | int | None, cursor: int) -> None:
+        """Nothing missed is recovered as such; otherwise the current state follows."""
+        seq = self._jobs.revision
+        recovered = cursor == seq
+        self._session.answer(Resumed(id=client_id, recovered=recovered, from_=cursor, seq=seq))
+        if not recovered:
+            self._hub.recount(self._session)

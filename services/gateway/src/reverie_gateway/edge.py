@@ -1,0 +1,138 @@
+"""What holds for every request before any route sees it: request ids, foreign pages, CORS.
+
+A plain ASGI layer around the whole application, so that unknown paths are covered too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from reverie_gateway.metrics import GatewayMetrics
+from reverie_gateway.origin import SAFE_METHODS, OriginRule, header
+from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
+from reverie_protocol.http_bodies import ErrorBody
+from reverie_runtime.clock import Clock
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: Headers of ours that a page of an allowed origin may read.
+EXPOSED: Final = (
+    "ETag, Location, Retry-After, X-Backend, X-Job-Id, X-LCM-Image-Key, X-Mode, X-Request-Id, X-Seed, "
+    "X-SR-Format, X-SR-Model, X-SR-Passes, X-SR-Scale-Per-Pass, X-Storage-Created-At, X-Storage-Key, X-SuperRes"
+)
+_PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, Range, X-Request-Id"),
+    (b"access-control-max-age", b"600"),
+)
+Headers = list[tuple[bytes, bytes]]
+
+
+class Edge:
+    """Gives each request an id and turns away pages that may not drive this gateway."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        rule: OriginRule,
+        metrics: GatewayMetrics,
+        clock: Clock,
+        new_request_id: Callable[[], str],
+    ) -> None:
+        self._app = app
+        self._rule = rule
+        self._metrics = metrics
+        self._clock = clock
+        self._new_request_id = new_request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers: Headers = list(scope["headers"])
+        given = header(headers, b"x-request-id") or ""
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._new_request_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+        added: Headers = [(b"x-request-id", request_id.encode())]
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            added += self._cors(headers)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            if refusal is not None:
+                await _refuse(scope, send, refusal, request_id)
+            elif _is_preflight(scope, headers):
+                await _answer(scope, send, 204, [*added, *_PREFLIGHT], b"")
+            else:
+                await self._pass_on(scope, receive, send, added)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, added: Headers) -> None:
+        """Let the application answer, with our headers, and count the answer."""
+        started, status = self._clock.monotonic(), 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                message["headers"] = [*message.get("headers", []), *added]
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self._app(scope, receive, answer)
+        if status:
+            route = str(scope.get("path_template") or "unknown")
+            self._metrics.answered(route, status, self._clock.monotonic() - started)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
+        host = header(headers, b"host") or ""
+        server = scope.get("server")
+        if not self._rule.allows_host(host, server[0] if server else None):
+            return "this host name is not one of the gateway's; gateway.allowed_hosts names more"
+        origin = header(headers, b"origin")
+        changes = _method(scope) not in SAFE_METHODS
+        if origin is not None and changes and not self._rule.allows_origin(origin, host):
+            return "pages of this origin may not use the gateway; gateway.cors_origins allows more"
+        return None
+
+    def _cors(self, headers: Headers) -> Headers:
+        origin = header(headers, b"origin")
+        host = header(headers, b"host") or ""
+        if origin is None or not self._rule.allows_origin(origin, host):
+            return [(b"vary", b"Origin")]
+        return [
+            (b"vary", b"Origin"),
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", EXPOSED.encode()),
+        ]
+
+
+def _method(scope: Scope) -> str:
+    """The method of an HTTP request; a WebSocket handshake counts as one that changes things."""
+    return str(scope.get("method", "WEBSOCKET"))
+
+
+def _is_preflight(scope: Scope, headers: Headers) -> bool:
+    return _method(scope) == "OPTIONS" and header(headers, b"access-control-request-method") is not None
+
+
+async def _refuse(scope: Scope, send: Send, detail: str, request_id: str) -> None:
+    code = ErrorCode.FORBIDDEN
+    body = msgspec.json.encode(ErrorBody(detail=detail, code=code, request_id=request_id))
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    await _answer(scope, send, ERROR_TRAITS[code].status, headers, body)
+
+
+async def _answer(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """An HTTP answer, also in place of a WebSocket handshake (an extension that uvicorn offers)."""
+    kind = "websocket.http.response" if "method" not in scope else "http.response"
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    start: Any = {"type": f"{kind}.start", "status": status, "headers": headers}
+    await send(start)
+    rest: Any = {"type": f"{kind}.body", "body": body, "more_body": False}
+    await send(rest)

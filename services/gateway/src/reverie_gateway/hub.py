@@ -1,0 +1,135 @@
+"""Between the bus and the sockets: each event is encoded once and goes to all sockets of its owner.
+
+A mirror change, a progress message or a preview comes in on the event loop and is in the outboxes before anything
+else runs, so a snapshot (`join`) and the live events after it meet without a gap and without a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+import structlog
+
+from reverie_gateway.events import Event, change_event, progress_event, state_event
+from reverie_gateway.session import Session
+from reverie_jobs.mirror import Change, JobMirror
+from reverie_protocol.jobs import Job, JobState, Progress
+from reverie_runtime.bus.port import Message
+
+#: How far down the queue a new socket is told of its owner's waiting jobs; running ones are all told.
+SNAPSHOT_QUEUED = 100
+
+log = structlog.get_logger(__name__)
+
+
+class Hub:
+    """The sessions of this gateway by owner, and the latest progress of every running job."""
+
+    def __init__(self, jobs: JobMirror, *, on_watch: Callable[[str], None]) -> None:
+        self._jobs = jobs
+        self._on_watch = on_watch
+        self._sessions: dict[str, dict[Session, None]] = {}
+        self._progress: dict[str, Progress] = {}
+        self._progress_decoder = msgspec.json.Decoder(Progress)
+        jobs.listen(self._on_change)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Every session."""
+        return (session for sessions in self._sessions.values() for session in sessions)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sessions.values()))
+
+    def join(self, session: Session) -> None:
+        """Tell a new session of its owner's running and next waiting jobs, then keep it informed."""
+        self.recount(session)
+        self._sessions.setdefault(session.owner, {})[session] = None
+
+    def leave(self, session: Session) -> None:
+        """Stop informing a session; idempotent."""
+        sessions = self._sessions.get(session.owner, {})
+        sessions.pop(session, None)
+        if not sessions:
+            self._sessions.pop(session.owner, None)
+
+    def recount(self, session: Session) -> None:
+        """Tell a session the current state of its owner's unfinished jobs."""
+        running = [job for job in self._jobs.running.values() if job.owner == session.owner]
+        queued = [job for job in self._jobs.queued.values() if job.owner == session.owner]
+        for job in [
+            *running,
+            *sorted(queued, key=lambda job: (job.priority, job.position))[:SNAPSHOT_QUEUED],
+        ]:
+            for event in self.current(job):
+                session.deliver(event)
+
+    def current(self, job: Job) -> list[Event]:
+        """The events that say how a job stands now."""
+        revision = self._jobs.revision_of(job.id)
+        events = [state_event(job, revision)]
+        progress = self.progress_of(job)
+        if progress is not None:
+            events.append(progress_event(job, progress, revision))
+        return events
+
+    def progress_of(self, job: Job) -> Progress | None:
+        """Latest progress of a job's present attempt, None if it does not run or has not said anything."""
+        progress = self._progress.get(job.id)
+        if progress is None or job.state is not JobState.RUNNING or progress.attempt != job.attempt:
+            return None
+        return progress
+
+    def watched(self) -> Iterator[str]:
+        """Running jobs whose previews somebody here wants."""
+        return (job.id for job in self._jobs.running.values() if self._is_watched(job))
+
+    def interest_changed(self) -> None:
+        """A session wants other previews than before: ask for them now."""
+        for job_id in self.watched():
+            self._on_watch(job_id)
+
+    async def on_progress(self, message: Message) -> None:
+        """`job.progress.<id>` from a worker."""
+        try:
+            progress = self._progress_decoder.decode(message.data)
+        except msgspec.DecodeError as error:
+            log.warning("unreadable progress ignored", subject=message.subject, reason=str(error))
+            return
+        job = self._jobs.get(progress.job_id)
+        if job is None or job.state.terminal or progress.attempt < job.attempt:
+            return
+        self._progress[job.id] = progress
+        if self.progress_of(job) is not None:  # else the claim itself has not reached the mirror yet
+            self._broadcast(progress_event(job, progress, self._jobs.revision_of(job.id)))
+
+    async def on_preview(self, message: Message) -> None:
+        """`job.preview.<id>` from a worker: the bytes go to the sockets as they are."""
+        job = self._jobs.get(message.subject.rpartition(".")[2])
+        if job is None or job.state is not JobState.RUNNING:
+            return
+        for session in self._sessions.get(job.owner, ()):
+            session.deliver_preview(job.id, message.data)
+
+    def _on_change(self, change: Change[Job]) -> None:
+        job = change.record
+        if job is None or job.state is not JobState.RUNNING:
+            self._progress.pop(change.key, None)
+        event = change_event(change)
+        if job is None or event is None:
+            return
+        self._broadcast(event)
+        if job.state is not JobState.RUNNING:
+            return
+        progress = self.progress_of(job)
+        if progress is not None:
+            self._broadcast(progress_event(job, progress, change.revision))
+        if self._is_watched(job):
+            self._on_watch(job.id)
+
+    def _is_watched(self, job: Job) -> bool:
+        return any(session.wants_previews(job.id) for session in self._sessions.get(job.owner, ()))
+
+    def _broadcast(self, event: Event) -> None:
+        for session in tuple(self._sessions.get(event.owner, ())):
+            session.deliver(event)

@@ -1,0 +1,213 @@
+"""What a client can do with jobs: submit, find, list, cancel; each for its owner only."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+import structlog
+
+from reverie_gateway.admission import require_known, require_room, require_storable
+from reverie_gateway.disowned import Disowned
+from reverie_jobs.admission import require_servable
+from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
+from reverie_jobs.store import JobStore, Stored, Submitted
+from reverie_jobs.submission import new_job
+from reverie_jobs.transitions import request_cancel
+from reverie_protocol.client_messages import JobSubmit
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.jobs import Job, JobState, JobType, Worker
+from reverie_protocol.subjects import WorkerHint, worker_ctl
+from reverie_runtime.bus.port import Bus, BusError
+from reverie_runtime.clock import Clock
+
+#: Longest wait for the bus before a client is told to try again, in seconds.
+BUS_TIMEOUT_S = 2.0
+UNAVAILABLE_RETRY_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Jobs:
+    """Jobs of all owners, through the store; reads come from the mirror where it cannot be out of date."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: JobStore,
+        mirror: JobMirror,
+        workers: WorkerMirror,
+        *,
+        clock: Clock,
+        max_queued: int,
+        random_bits: Callable[[int], int],
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._mirror = mirror
+        self._workers = workers
+        self._clock = clock
+        self._max_queued = max_queued
+        self._random_bits = random_bits
+        self._seen_types: set[JobType] = {kind for worker in workers for kind in worker.job_types}
+        self._submitting = 0
+        self._chores: set[asyncio.Task[None]] = set()
+        self._disowned = Disowned(mirror, on_ghost=self._cancel_ghost)
+        workers.listen(self._on_worker)
+
+    def draft(self, submit: JobSubmit, *, owner: str, must_run_now: bool = False) -> Job:
+        """The record of a submit that may be taken; ReverieError says why it may not.
+
+        With `must_run_now` a worker has to be there; otherwise the job may wait for one.
+        """
+        job = new_job(submit, owner=owner, now=self._clock.time(), random_bits=self._random_bits)
+        require_storable(job)
+        if must_run_now:
+            require_servable(job, self._workers)
+        else:
+            require_known(job, self._workers, seen_types=self._seen_types)
+        if self._mirror.get(job.id) is None:
+            require_room(len(self._mirror.queued) + self._submitting, max_queued=self._max_queued)
+        return job
+
+    async def submit(self, job: Job) -> Submitted:
+        """Make a drafted job durable; `service_unavailable` within `BUS_TIMEOUT_S` while NATS is away."""
+        self._submitting += 1
+        writing = asyncio.ensure_future(self._store.submit(job))
+        writing.add_done_callback(_retrieve)
+        try:
+            async with self._reachable():
+                return await asyncio.shield(writing)
+        except ReverieError as error:
+            if error.code is ErrorCode.SERVICE_UNAVAILABLE:
+                self._disowned.add(job)
+            raise
+        finally:
+            self._submitting -= 1
+
+    async def find(self, job_id: str, *, owner: str) -> Stored:
+        """The job as it stands; `job_not_found` also where it is somebody else's."""
+        mirrored = self._mirror.get(job_id)
+        stored = None if mirrored is None else Stored(mirrored, self._mirror.revision_of(job_id))
+        if stored is None or not stored.job.state.terminal:
+            try:
+                async with self._reachable():
+                    stored = await self._store.get(job_id)
+            except ReverieError:
+                if stored is None:
+                    raise
+        if stored is None or stored.job.owner != owner:
+            raise _not_found(job_id)
+        return stored
+
+    def owned(self, job_id: str, *, owner: str) -> Job:
+        """The job as mirrored; `job_not_found` also where it is somebody else's."""
+        job = self._mirror.get(job_id)
+        if job is None or job.owner != owner:
+            raise _not_found(job_id)
+        return job
+
+    @property
+    def revision(self) -> int:
+        """Latest revision of the event log that this gateway has seen."""
+        return self._mirror.revision
+
+    def mirrored(self, job_id: str) -> Job | None:
+        """The job as mirrored, whoever owns it."""
+        return self._mirror.get(job_id)
+
+    async def cancel(self, job_id: str, *, owner: str) -> Stored:
+        """Ask a job to stop: at once if it waits, at its next step if it runs.  Idempotent."""
+
+        def change(job: Job) -> Job | None:
+            if job.owner != owner:
+                raise _not_found(job_id)
+            return request_cancel(job, now=self._clock.time())
+
+        async with self._reachable():
+            stored = await self._store.apply(job_id, change)
+        if stored.job.state is JobState.RUNNING and stored.job.worker:
+            await self._hint(stored.job.worker, job_id)
+        return stored
+
+    def page(
+        self, owner: str, *, states: Collection[JobState], after: tuple[float, str] | None, limit: int
+    ) -> tuple[list[Job], int]:
+        """Up to `limit` jobs of an owner that sort behind `after`, newest first, and how many there are in all.
+
+        No states means all of them.
+        """
+        own = [job for job in self._mirror if job.owner == owner and (not states or job.state in states)]
+        behind = own if after is None else [job for job in own if newest_first(job) > after]
+        return heapq.nsmallest(limit, behind, key=newest_first), len(own)
+
+    def revision_of(self, job_id: str) -> int:
+        """Bucket revision of a mirrored job."""
+        return self._mirror.revision_of(job_id)
+
+    async def close(self) -> None:
+        """Let go of what still runs in the background; idempotent."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _reachable(self) -> AsyncIterator[None]:
+        """Turns an absent or silent bus into `service_unavailable`."""
+        try:
+            if not self._bus.connected:
+                raise _unavailable()
+            async with asyncio.timeout(BUS_TIMEOUT_S):
+                yield
+        except (BusError, TimeoutError):
+            raise _unavailable() from None
+
+    async def _hint(self, worker: str, job_id: str) -> None:
+        try:
+            await self._bus.publish(worker_ctl(worker), msgspec.json.encode(WorkerHint(job_id)))
+        except BusError:
+            return  # a lost hint only delays: the worker reads the record
+
+    def _on_worker(self, change: Change[Worker]) -> None:
+        if change.record is not None:
+            self._seen_types.update(change.record.job_types)
+
+    def _cancel_ghost(self, job: Job) -> None:
+        log.warning("cancelling a job whose submit was refused", job_id=job.id)
+        chore = asyncio.create_task(self._cancel_quietly(job), name=f"ghost-{job.id}")
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _cancel_quietly(self, job: Job) -> None:
+        stop = partial(request_cancel, now=self._clock.time())
+        try:
+            await self._store.apply(job.id, stop)
+        except (BusError, ReverieError) as error:
+            log.warning("a refused job may run", job_id=job.id, reason=str(error))
+
+
+def newest_first(job: Job) -> tuple[float, str]:
+    """Sort key of lists; the id breaks ties the same way on every gateway."""
+    return (-job.created_at, job.id)
+
+
+def _retrieve(writing: asyncio.Future[Submitted]) -> None:
+    """Mark the outcome of a write as seen, also where nobody waits for it any more."""
+    if not writing.cancelled():
+        writing.exception()
+
+
+def _not_found(job_id: str) -> ReverieError:
+    return ReverieError(ErrorCode.JOB_NOT_FOUND, f"there is no job {job_id[:64]!r}")
+
+
+def _unavailable() -> ReverieError:
+    return ReverieError(
+        ErrorCode.SERVICE_UNAVAILABLE,
+        "the job store cannot be reached at the moment; try again",
+        retry_after=UNAVAILABLE_RETRY_S,
+    )

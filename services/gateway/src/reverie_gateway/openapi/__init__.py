@@ -1,0 +1,1 @@
+"""The HTTP interface as an OpenAPI document, generated from the protocol's types and one table of endpoints."""

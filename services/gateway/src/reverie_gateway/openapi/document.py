@@ -1,0 +1,148 @@
+"""Builds the OpenAPI 3.1 document."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from reverie_gateway.openapi.endpoints import ENDPOINTS, Answer, Endpoint, Header, Parameter
+from reverie_gateway.readiness import Readiness
+from reverie_gateway.storage_probe import StorageReport
+from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
+from reverie_protocol.export.schema import components
+
+Document = dict[str, Any]
+
+_PREFIX = "#/components/schemas/"
+_RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@cache
+def openapi_document() -> Document:
+    """The whole document; callers must not change it."""
+    paths: Document = {}
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, {})[endpoint.method] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Reverie",
+            "version": "1.0.0",
+            "description": "HTTP side of the gateway. Progress is pushed on the WebSocket `/v1/ws`, which the "
+            "AsyncAPI document describes; both tell the same story. Every answer carries `X-Request-Id`.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in dict.fromkeys(endpoint.tag for endpoint in ENDPOINTS)],
+        "paths": paths,
+        "components": {"schemas": _schemas(paths)},
+    }
+
+
+def encoded_document() -> bytes:
+    """The document as the file and the endpoint have it."""
+    return msgspec.json.format(msgspec.json.encode(openapi_document()), indent=2) + b"\n"
+
+
+def _operation(endpoint: Endpoint) -> Document:
+    responses = {str(answer.status): _answer(answer) for answer in endpoint.answers}
+    for status in sorted({ERROR_TRAITS[code].status for code in endpoint.errors}):
+        responses.setdefault(str(status), _error(status, endpoint.errors))
+    operation: Document = {
+        "operationId": endpoint.operation_id,
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
+        "parameters": [_parameter(parameter) for parameter in endpoint.parameters],
+        "responses": responses,
+    }
+    if endpoint.description:
+        operation["description"] = endpoint.description
+    if endpoint.body is not None:
+        schema = {"$ref": _PREFIX + endpoint.body}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _answer(answer: Answer) -> Document:
+    document: Document = {"description": answer.description}
+    if answer.content:
+        document["content"] = {
+            media: {"schema": {"$ref": _PREFIX + schema} if isinstance(schema, str) else schema}
+            for media, schema in answer.content.items()
+        }
+    if answer.headers:
+        document["headers"] = dict(map(_header, answer.headers))
+    return document
+
+
+def _header(header: Header) -> tuple[str, Document]:
+    return header.name, {"description": header.description, "schema": header.schema}
+
+
+def _parameter(parameter: Parameter) -> Document:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.place == "path",
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+
+
+def _error(status: int, codes: tuple[ErrorCode, ...]) -> Document:
+    here = sorted(code.value for code in codes if ERROR_TRAITS[code].status == status)
+    document: Document = {
+        "description": f"{HTTPStatus(status).phrase}; `code` is {' or '.join(f'`{code}`' for code in here)}",
+        "content": {"application/json": {"schema": {"$ref": _PREFIX + "ErrorBody"}}},
+    }
+    if status in _RETRIED:
+        retry = Header("Retry-After", "seconds after which to try again", {"type": "integer"})
+        document["headers"] = dict([_header(retry)])
+    return document
+
+
+def _schemas(paths: Document) -> Document:
+    """The components that are referred to, directly or through others."""
+    known = components(_PREFIX)
+    _, own = msgspec.json.schema_components([Readiness, StorageReport], ref_template=_PREFIX + "{name}")
+    known |= own
+    known["GenerateRequest"] = _generate_request(known["GenerateParams"])
+    known["JobRequest"] = _job_request(known["JobSubmit"])
+    used: Document = {}
+    _collect(paths, known, used)
+    return dict(sorted(used.items()))
+
+
+def _generate_request(params: Document) -> Document:
+    """The parameters without the tag that only records carry; this endpoint ignores what it does not know."""
+    request = copy.deepcopy(params)
+    del request["properties"]["kind"]
+    request["required"] = [name for name in request["required"] if name != "kind"]
+    return {**request, "title": "GenerateRequest", "additionalProperties": True}
+
+
+def _job_request(submit: Document) -> Document:
+    """The body of `POST /v1/jobs` is a `job:submit` whose `type` may be left out."""
+    request = copy.deepcopy(submit)
+    for shape in request["oneOf"]:
+        shape["required"] = [name for name in shape["required"] if name != "type"]
+    return {**request, "title": "JobRequest"}
+
+
+def _collect(node: Any, known: Document, used: Document) -> None:
+    if isinstance(node, dict):
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            name = reference.removeprefix(_PREFIX)
+            if name not in used:
+                used[name] = known[name]
+                _collect(known[name], known, used)
+        for value in node.values():
+            _collect(value, known, used)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _collect(value, known, used)

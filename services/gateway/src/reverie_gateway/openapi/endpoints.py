@@ -1,0 +1,310 @@
+"""The table of endpoints: what each takes, answers and refuses.  A test holds it against the routes there are."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from reverie_protocol.errors import ErrorCode
+
+Schema = dict[str, Any]
+
+_TEXT: Final[Schema] = {"type": "string"}
+_INTEGER: Final[Schema] = {"type": "integer"}
+_PICTURE: Final[Schema] = {"type": "string", "format": "binary"}
+_JOB_ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+
+#: What any endpoint that asks the job store may answer.
+_STORE = (ErrorCode.SERVICE_UNAVAILABLE,)
+_BODY = (
+    ErrorCode.INVALID_JSON,
+    ErrorCode.INVALID_FIELD,
+    ErrorCode.INVALID_MESSAGE,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.FORBIDDEN,
+)
+
+
+def _text() -> Schema:
+    return _TEXT
+
+
+class Header(msgspec.Struct, frozen=True):
+    """A header of a request or an answer."""
+
+    name: str
+    description: str
+    schema: Schema = msgspec.field(default_factory=_text)
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A parameter of the path, the query or the headers."""
+
+    name: str
+    place: str
+    description: str
+    schema: Schema = msgspec.field(default_factory=_text)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A successful answer; `content` maps media types to the name of a component or to a schema."""
+
+    status: int
+    description: str
+    content: dict[str, str | Schema] = {}
+    headers: tuple[Header, ...] = ()
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One method on one path."""
+
+    method: str
+    path: str
+    operation_id: str
+    tag: str
+    summary: str
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    body: str | None = None
+    answers: tuple[Answer, ...]
+    errors: tuple[ErrorCode, ...] = ()
+
+
+_IDEMPOTENCY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "your own name for this request: a repetition gets the first one's job instead of a second one; the same key "
+    "with another body is a 409",
+    {"type": "string", "minLength": 1, "maxLength": 200},
+)
+_JOB = Parameter("job_id", "path", "the job", _JOB_ID)
+_KEY = Parameter("key", "path", "key of a stored object, as `outputs[].key` names it")
+_SUPER_RESOLUTION = "; with `superres` only"
+_PICTURE_HEADERS = (
+    Header("X-Seed", "seed that was used", _INTEGER),
+    Header("X-Mode", "mode that was used, percent-encoded where it is not ASCII"),
+    Header("X-SuperRes", "1 if super-resolution was applied, else 0", {"enum": ["0", "1"]}),
+    Header("X-LCM-Image-Key", "storage key of the picture"),
+    Header("X-Backend", "backend that made it"),
+    Header("X-Job-Id", "the job, to be found at `/v1/jobs/{id}`"),
+    Header("X-SR-Model", "super-resolution model" + _SUPER_RESOLUTION),
+    Header("X-SR-Passes", "passes" + _SUPER_RESOLUTION, _INTEGER),
+    Header("X-SR-Scale-Per-Pass", "factor of one pass" + _SUPER_RESOLUTION, _INTEGER),
+    Header("X-SR-Format", "png or jpeg" + _SUPER_RESOLUTION),
+)
+_OBJECT_HEADERS = (
+    Header("ETag", "strong validator"),
+    Header("X-Storage-Key", "key of the object"),
+    Header("X-Storage-Created-At", "when it was stored, in seconds since the epoch"),
+)
+_OBJECT: Final[dict[str, str | Schema]] = {
+    "image/png": _PICTURE,
+    "image/jpeg": _PICTURE,
+    "image/webp": _PICTURE,
+    "text/plain": _TEXT,
+}
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="post",
+        path="/generate",
+        operation_id="generate",
+        tag="Generation",
+        summary="One picture, in the answer",
+        description="Unknown fields are ignored and null means the default. The job goes on when the wait runs out "
+        "(504, with its address in the body) and when the client leaves; it can be cancelled by its id.",
+        parameters=(_IDEMPOTENCY,),
+        body="GenerateRequest",
+        answers=(
+            Answer(
+                200, "the picture", {"image/png": _PICTURE, "image/jpeg": _PICTURE}, headers=_PICTURE_HEADERS
+            ),
+        ),
+        errors=(
+            *_BODY,
+            *_STORE,
+            ErrorCode.MODE_NOT_FOUND,
+            ErrorCode.STYLE_NOT_FOUND,
+            ErrorCode.IDEMPOTENCY_CONFLICT,
+            ErrorCode.CANCELLED,
+            ErrorCode.QUEUE_FULL,
+            ErrorCode.NO_WORKER,
+            ErrorCode.SUPERRES_DISABLED,
+            ErrorCode.STORAGE_UNAVAILABLE,
+            ErrorCode.WAIT_TIMEOUT,
+            ErrorCode.INTERNAL,
+            ErrorCode.OUT_OF_MEMORY,
+            ErrorCode.MODEL_LOAD_FAILED,
+            ErrorCode.UNSAFE_CHECKPOINT,
+            ErrorCode.UNSUPPORTED_MODEL,
+            ErrorCode.INFERENCE_FAILED,
+            ErrorCode.INVALID_OUTPUT,
+            ErrorCode.CRASH_LOOP,
+        ),
+    ),
+    Endpoint(
+        method="post",
+        path="/v1/jobs",
+        operation_id="submitJob",
+        tag="Jobs",
+        summary="Submit a job",
+        description="Answered when the job's record is durable. Unknown fields are refused. A job waits for a "
+        "worker that is away; what no worker could ever run is refused at once.",
+        parameters=(_IDEMPOTENCY,),
+        body="JobRequest",
+        answers=(
+            Answer(
+                202,
+                "the job is durable",
+                {"application/json": "JobAccepted"},
+                (Header("Location", "where the job can be followed"),),
+            ),
+        ),
+        errors=(
+            *_BODY,
+            *_STORE,
+            ErrorCode.MODE_NOT_FOUND,
+            ErrorCode.STYLE_NOT_FOUND,
+            ErrorCode.IDEMPOTENCY_CONFLICT,
+            ErrorCode.QUEUE_FULL,
+            ErrorCode.NO_WORKER,
+            ErrorCode.SUPERRES_DISABLED,
+        ),
+    ),
+    Endpoint(
+        method="get",
+        path="/v1/jobs",
+        operation_id="listJobs",
+        tag="Jobs",
+        summary="Your jobs, newest first",
+        parameters=(
+            Parameter("state", "query", "only these states, separated by commas"),
+            Parameter(
+                "limit",
+                "query",
+                "jobs in one answer",
+                {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+            ),
+            Parameter("cursor", "query", "`cursor` of the previous answer"),
+        ),
+        answers=(Answer(200, "jobs", {"application/json": "JobPage"}),),
+        errors=(ErrorCode.INVALID_FIELD,),
+    ),
+    Endpoint(
+        method="get",
+        path="/v1/jobs/{job_id}",
+        operation_id="readJob",
+        tag="Jobs",
+        summary="One job as it stands now",
+        parameters=(_JOB,),
+        answers=(Answer(200, "the job", {"application/json": "JobView"}),),
+        errors=(ErrorCode.JOB_NOT_FOUND, *_STORE),
+    ),
+    Endpoint(
+        method="delete",
+        path="/v1/jobs/{job_id}",
+        operation_id="cancelJob",
+        tag="Jobs",
+        summary="Cancel a job",
+        description="At once if it waits, at its next denoising step if it runs (`cancelling`). Idempotent: after "
+        "its end nothing changes.",
+        parameters=(_JOB,),
+        answers=(Answer(200, "the job", {"application/json": "JobView"}),),
+        errors=(ErrorCode.JOB_NOT_FOUND, ErrorCode.FORBIDDEN, *_STORE),
+    ),
+    *(
+        Endpoint(
+            method=method,
+            path="/storage/{key}",
+            operation_id=f"{verb}Object",
+            tag="Storage",
+            summary=summary,
+            parameters=(
+                _KEY,
+                Parameter("If-None-Match", "header", "answer 304 if the object still has this ETag"),
+                Parameter("Range", "header", "one range of bytes; several are answered with the whole"),
+                Parameter("If-Range", "header", "honour Range only while the object has this ETag"),
+            ),
+            answers=(
+                Answer(200, "the whole object", content, _OBJECT_HEADERS),
+                Answer(
+                    206,
+                    "the range",
+                    content,
+                    (*_OBJECT_HEADERS, Header("Content-Range", "which bytes these are")),
+                ),
+                Answer(304, "the object is what you have", {}, _OBJECT_HEADERS),
+            ),
+            errors=(ErrorCode.NOT_FOUND, ErrorCode.RANGE_NOT_SATISFIABLE, ErrorCode.STORAGE_UNAVAILABLE),
+        )
+        for method, verb, summary, content in (
+            ("get", "read", "A stored object", _OBJECT),
+            ("head", "describe", "Its headers alone", {}),
+        )
+    ),
+    Endpoint(
+        method="get",
+        path="/storage/health",
+        operation_id="readStorageHealth",
+        tag="Storage",
+        summary="Whether the store works",
+        answers=(
+            Answer(200, "it does", {"application/json": "StorageReport"}),
+            Answer(503, "it does not, and why", {"application/json": "StorageReport"}),
+        ),
+    ),
+    Endpoint(
+        method="get",
+        path="/v1/system/status",
+        operation_id="readSystemStatus",
+        tag="System",
+        summary="State of the platform, as `system:status` on the WebSocket has it",
+        answers=(Answer(200, "the state", {"application/json": "SystemStatus"}),),
+    ),
+    Endpoint(
+        method="get",
+        path="/health",
+        operation_id="readHealth",
+        tag="System",
+        summary="The process lives",
+        answers=(Answer(200, "it does", {"application/json": {"const": {"status": "ok"}}}),),
+    ),
+    Endpoint(
+        method="get",
+        path="/ready",
+        operation_id="readReadiness",
+        tag="System",
+        summary="The gateway can take work",
+        description="Asks NATS for a round trip, the mirrors and the store.",
+        answers=(
+            Answer(200, "it can", {"application/json": "Readiness"}),
+            Answer(503, "it cannot; `reasons` says why", {"application/json": "Readiness"}),
+        ),
+    ),
+    Endpoint(
+        method="get",
+        path="/metrics",
+        operation_id="readMetrics",
+        tag="System",
+        summary="Prometheus metrics",
+        answers=(Answer(200, "metrics in text format", {"text/plain": _TEXT}),),
+    ),
+    Endpoint(
+        method="get",
+        path="/schema/openapi.json",
+        operation_id="readOpenapi",
+        tag="System",
+        summary="This document",
+        answers=(Answer(200, "OpenAPI 3.1", {"application/json": {"type": "object"}}),),
+    ),
+    Endpoint(
+        method="get",
+        path="/",
+        operation_id="readPage",
+        tag="System",
+        summary="A page to try it",
+        answers=(Answer(200, "HTML", {"text/html": _TEXT}),),
+    ),
+)

@@ -1,0 +1,68 @@
+"""Forgets jobs that ended long ago, so that the bucket does not grow for ever.
+
+Every gateway does it; purging a key twice is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from reverie_jobs.mirror import JobMirror
+from reverie_jobs.store import JobStore
+from reverie_protocol.jobs import Job
+from reverie_runtime.bus.port import BusError
+from reverie_runtime.clock import Clock
+
+ROUND_S = 60.0
+#: Jobs forgotten in one round, so that a backlog does not crowd out live writes.
+MAX_PER_ROUND = 500
+
+log = structlog.get_logger(__name__)
+
+
+def expired(job: Job, *, now: float, retention_s: float) -> bool:
+    """Whether a job has been over for longer than it is kept; times in seconds."""
+    return job.state.terminal and job.finished_at is not None and job.finished_at + retention_s < now
+
+
+class Janitor:
+    """Purges the records of jobs that are over for `retention_s` seconds."""
+
+    def __init__(self, store: JobStore, jobs: JobMirror, *, clock: Clock, retention_s: float) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._clock = clock
+        self._retention_s = retention_s
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Clean up at once and then every `ROUND_S` while the context is open."""
+        task = asyncio.create_task(self._loop(), name="janitor")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def clean(self) -> int:
+        """One round; how many jobs were forgotten."""
+        now = self._clock.time()
+        old = [job.id for job in self._jobs if expired(job, now=now, retention_s=self._retention_s)]
+        for job_id in old[:MAX_PER_ROUND]:
+            await self._store.purge(job_id)
+        return len(old[:MAX_PER_ROUND])
+
+    async def _loop(self) -> None:
+        while True:
+            try:
+                forgotten = await self.clean()
+            except BusError as error:
+                log.info("retention waits for the bus", reason=str(error))
+            else:
+                if forgotten:
+                    log.info("old jobs forgotten", count=forgotten)
+            await self._clock.sleep(ROUND_S)

@@ -1,0 +1,148 @@
+"""One socket's conversation without the socket: frames and events in, frames out through its outbox.
+
+Pure of I/O.  What needs the bus (submit, cancel) is handed back to the caller as a typed message.
+"""
+
+from __future__ import annotations
+
+from reverie_gateway.events import Delivery, Event, encode
+from reverie_gateway.outbox import Outbox
+from reverie_protocol.client_messages import (
+    ClientMessage,
+    Hello,
+    JobCancel,
+    JobPreview,
+    JobSubmit,
+    Ping,
+    Resume,
+)
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.parsing import FrameError, parse_client_frame
+from reverie_protocol.registry import MESSAGE_SERVICE, Service, message_type
+from reverie_protocol.server_messages import Error, Pong, ServerMessage
+
+#: Largest text frame that is looked at, in bytes of UTF-8 or fewer.
+MAX_FRAME_CHARS = 1 << 20
+#: Jobs that one socket may watch by name; `hello {previews}` watches all without a limit.
+MAX_WATCHED_JOBS = 1000
+
+Request = Hello | Resume | JobSubmit | JobCancel | JobPreview
+_REQUESTS = (Hello, Resume, JobSubmit, JobCancel, JobPreview)
+
+
+class Session:
+    """What one socket's client has said it wants, and what it is owed."""
+
+    def __init__(self, owner: str, outbox: Outbox) -> None:
+        self.owner = owner
+        self.outbox = outbox
+        self.all_previews = False
+        self._watched: set[str] = set()
+        self._held: dict[str, list[Event]] = {}
+
+    def receive(self, frame: str | bytes) -> Request | None:
+        """What a client's frame asks for; None if it has been answered already (ping, every refusal)."""
+        try:
+            message = self._parse(frame)
+        except FrameError as error:
+            self.refuse(error, error.client_id)
+            return None
+        if isinstance(message, Ping):
+            self.answer(Pong(id=message.id))
+            return None
+        if isinstance(message, _REQUESTS):
+            return message
+        self.refuse(_unserved(message), message.id)
+        return None
+
+    def answer(self, message: ServerMessage) -> None:
+        """Send one message that must arrive."""
+        self.outbox.put(encode(message))
+
+    def refuse(self, error: ReverieError, client_id: str | int | None) -> None:
+        """Tell the client why its message was not carried out."""
+        self.answer(
+            Error(
+                id=client_id,
+                code=error.code,
+                message=error.message,
+                retryable=error.retryable,
+                fields=error.fields,
+            )
+        )
+
+    def hold(self, job_id: str) -> None:
+        """Keep back this job's events until `release`: its `job:ack` has to go first."""
+        self._held.setdefault(job_id, [])
+
+    def release(self, job_id: str) -> None:
+        """Send what was kept back; idempotent."""
+        for event in self._held.pop(job_id, ()):
+            self.deliver(event)
+
+    def forget_held(self, job_id: str) -> None:
+        """Drop what was kept back: the caller tells the job's current state instead."""
+        self._held.pop(job_id, None)
+
+    def deliver(self, event: Event) -> None:
+        """One event of one of the owner's jobs."""
+        held = self._held.get(event.job_id)
+        if held is not None:
+            held.append(event)
+            return
+        if event.delivery is Delivery.PROGRESS:
+            self.outbox.put_latest(event.job_id, event.frame)
+            return
+        if event.delivery is Delivery.FINAL:
+            self.outbox.drop_latest(event.job_id)
+            self.outbox.drop_preview(event.job_id)
+            self._watched.discard(event.job_id)
+        self.outbox.put(event.frame)
+
+    def deliver_preview(self, job_id: str, frame: bytes) -> None:
+        """One preview frame, if this socket asked for it."""
+        if self.wants_previews(job_id) and job_id not in self._held:
+            self.outbox.put_preview(job_id, frame)
+
+    def deliver_status(self, frame: str) -> None:
+        """The platform's state; a later one replaces it."""
+        self.outbox.put_latest("system:status", frame)
+
+    def wants_previews(self, job_id: str) -> bool:
+        """Whether binary preview frames of this job go to this socket."""
+        return self.all_previews or job_id in self._watched
+
+    def watch(self, job_id: str, *, enabled: bool) -> None:
+        """Start or stop preview frames of one job."""
+        if not enabled:
+            self._watched.discard(job_id)
+            self.outbox.drop_preview(job_id)
+        elif len(self._watched) < MAX_WATCHED_JOBS:
+            self._watched.add(job_id)
+        else:
+            raise ReverieError(
+                ErrorCode.RATE_LIMITED,
+                f"one socket watches at most {MAX_WATCHED_JOBS} jobs; use hello with previews for all",
+            )
+
+    def _parse(self, frame: str | bytes) -> ClientMessage:
+        if isinstance(frame, bytes):
+            raise FrameError(
+                ErrorCode.UNSUPPORTED_FRAME, "send JSON in text frames; binary frames are not used"
+            )
+        if len(frame) > MAX_FRAME_CHARS:
+            raise FrameError(
+                ErrorCode.PAYLOAD_TOO_LARGE, f"a message may hold at most {MAX_FRAME_CHARS} characters"
+            )
+        return parse_client_frame(frame)
+
+
+def _unserved(message: ClientMessage) -> ReverieError:
+    """Why a well-formed message has nobody to carry it out."""
+    name = message_type(type(message))
+    service = MESSAGE_SERVICE[type(message)]
+    if service is Service.GATEWAY:
+        return ReverieError(ErrorCode.NOT_IMPLEMENTED, f"this gateway does not carry out {name} yet")
+    return ReverieError(
+        ErrorCode.SERVICE_UNAVAILABLE, f"{name} needs the {service} service, which is not running"
+    )
