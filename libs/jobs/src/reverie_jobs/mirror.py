@@ -156,12 +156,16 @@ async def follow(mirror: Mirror[Record], bucket: Bucket) -> AsyncIterator[Mirror
 
 
 class JobMirror(Mirror[Job]):
-    """All job records; the waiting ones in the order of the claim rule, the running ones at hand."""
+    """All job records; the waiting ones in the order of the claim rule, the running ones at hand.
+
+    `limited` are the unfinished jobs with a time limit.
+    """
 
     def __init__(self) -> None:
         super().__init__(Job)
         self.waiting = WaitingRoom()
         self.running: dict[str, Job] = {}
+        self.limited: dict[str, Job] = {}
         self.listen(self._index)
 
     @property
@@ -173,8 +177,13 @@ class JobMirror(Mirror[Job]):
         job = change.record
         self.waiting.update(change.key, job)
         self.running.pop(change.key, None)
-        if job is not None and job.state is JobState.RUNNING:
+        self.limited.pop(change.key, None)
+        if job is None or job.state.terminal:
+            return
+        if job.state is JobState.RUNNING:
             self.running[change.key] = job
+        if job.start_by is not None or job.finish_by is not None:
+            self.limited[change.key] = job
 
 
 class WorkerMirror(Mirror[Worker]):

@@ -1,4 +1,4 @@
-"""Finds dead workers and queues their jobs again.
+"""Finds dead workers and queues their jobs again; fails the jobs whose time ran out.
 
 `Suspicion` is the pure rule, `Reaper` the actor around it; any number of processes may run one, since a requeue is
 a compare-and-set.  Time is this process's own monotonic clock; nothing is concluded from a record's timestamps.
@@ -16,7 +16,7 @@ import structlog
 
 from reverie_jobs.mirror import JobMirror
 from reverie_jobs.store import JobStore
-from reverie_jobs.transitions import Claim, Refused, Superseded, requeue
+from reverie_jobs.transitions import Claim, Refused, Superseded, expire, overdue, requeue
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import Job
 from reverie_protocol.subjects import worker_ping
@@ -111,7 +111,7 @@ async def requeue_lost(store: JobStore, job: Job, *, now: float) -> None:
 
 
 class Reaper:
-    """Pings every worker that runs a job and requeues the jobs of the dead."""
+    """Pings every worker that runs a job, requeues the jobs of the dead, and fails those that are overdue."""
 
     def __init__(
         self, bus: Bus, store: JobStore, jobs: JobMirror, *, clock: Clock, lease_s: float = LEASE_S
@@ -154,6 +154,16 @@ class Reaper:
         lost = [job for job in self._jobs.running.values() if job.worker in dead]
         for job in lost:
             await requeue_lost(self._store, job, now=self._clock.time())
+        for job in tuple(self._jobs.limited.values()):
+            if overdue(job, now=self._clock.time()):
+                await self._expire(job)
+
+    async def _expire(self, job: Job) -> None:
+        try:
+            ended = await self._store.apply(job.id, partial(expire, now=self._clock.time()))
+        except (Refused, ReverieError):
+            return
+        log.info("job was not done in time", job_id=job.id, state=ended.job.state)
 
     async def _ping(self, worker: str) -> None:
         try:

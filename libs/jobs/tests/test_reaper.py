@@ -1,0 +1,149 @@
+"""The reaper at work, on the bus in memory and in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
+
+import pytest
+from msgspec.structs import replace
+
+from reverie_jobs.mirror import JobMirror, follow
+from reverie_jobs.reaper import LEASE_S, Reaper, requeue_former_self
+from reverie_jobs.store import JOBS, JobStore
+from reverie_jobs.transitions import claim
+from reverie_protocol.errors import ErrorCode
+from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType
+from reverie_protocol.subjects import worker_ping
+from reverie_runtime.bus.memory import MemoryBus, MemoryServer
+from reverie_runtime.bus.port import Message
+from reverie_testing.clock import VirtualClock
+
+
+class Scene:
+    """A gateway's reaper on one connection, workers on another."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.server = MemoryServer(clock)
+        self.bus = MemoryBus(self.server)
+        self.workers_bus = MemoryBus(self.server)
+        self.jobs = JobMirror()
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        bucket = await self.bus.bucket(JOBS)
+        numbers = itertools.count()
+        self.store = JobStore(bucket, new_op=lambda: str(next(numbers)))
+        await stack.enter_async_context(follow(self.jobs, bucket))
+
+    async def reap(self, stack: AsyncExitStack) -> None:
+        reaper = Reaper(self.bus, self.store, self.jobs, clock=self.clock)
+        await stack.enter_async_context(reaper.run())
+
+    async def running_job(self, id_: str = "j", worker: str = "w.1", **limits: float) -> None:
+        await self.store.submit(replace(_JOB, id=id_, **limits))
+        await self.store.apply(id_, partial(claim, worker=worker, now=self.clock.time()))
+
+    async def state(self, id_: str = "j") -> Job:
+        stored = await self.store.get(id_)
+        assert stored is not None
+        return stored.job
+
+
+_JOB = Job(
+    id="j",
+    owner="u",
+    type=JobType.GENERATE,
+    state=JobState.QUEUED,
+    params=GenerateParams(prompt="p"),
+    created_at=1,
+    enqueued_at=1,
+    updated_at=1,
+)
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def scene(stack: AsyncExitStack) -> Scene:
+    made = Scene(VirtualClock())
+    await made.open(stack)
+    return made
+
+
+async def alive(scene: Scene, worker: str) -> None:
+    async def answer(message: Message) -> None:
+        await scene.workers_bus.publish(message.reply, b"")
+
+    await scene.workers_bus.subscribe(worker_ping(worker), answer)
+
+
+async def test_the_job_of_a_worker_that_is_gone_is_queued_again_well_before_its_lease_ends(
+    scene: Scene, stack: AsyncExitStack
+) -> None:
+    await scene.reap(stack)
+    await scene.clock.advance(LEASE_S + 1)
+    await scene.running_job()
+    await scene.clock.advance(0.6)
+    job = await scene.state()
+    assert (job.state, job.crashes) == (JobState.QUEUED, 1)
+
+
+async def test_the_job_of_a_worker_that_answers_is_left_alone(scene: Scene, stack: AsyncExitStack) -> None:
+    await alive(scene, "w.1")
+    await scene.reap(stack)
+    await scene.running_job()
+    await scene.clock.advance(30)
+    assert (await scene.state()).state is JobState.RUNNING
+
+
+async def test_after_the_server_was_away_nobody_is_declared_dead_for_a_lease(
+    scene: Scene, stack: AsyncExitStack
+) -> None:
+    await scene.reap(stack)
+    await scene.clock.advance(LEASE_S + 1)
+    scene.server.kill()
+    await scene.clock.advance(60)
+    scene.server.restart()
+    await scene.clock.settle()
+    await scene.running_job()
+    await scene.clock.advance(LEASE_S - 0.5)
+    assert (await scene.state()).state is JobState.RUNNING
+    await scene.clock.advance(1)
+    assert (await scene.state()).state is JobState.QUEUED
+
+
+async def test_a_job_that_is_not_done_in_time_fails_as_such(scene: Scene, stack: AsyncExitStack) -> None:
+    await alive(scene, "w.1")
+    await scene.reap(stack)
+    await scene.running_job(finish_by=scene.clock.time() + 10)
+    await scene.clock.advance(9)
+    assert (await scene.state()).state is JobState.RUNNING
+    await scene.clock.advance(2)
+    job = await scene.state()
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == ErrorCode.DEADLINE_EXCEEDED
+
+
+async def test_at_boot_a_worker_gives_back_what_its_former_self_left_running(scene: Scene) -> None:
+    await scene.running_job("mine", worker="w.1")
+    await scene.running_job("other", worker="x.1")
+    await scene.clock.settle()
+    await requeue_former_self(scene.bus, scene.store, scene.jobs, name="w", now=scene.clock.time())
+    assert (await scene.state("mine")).state is JobState.QUEUED
+    assert (await scene.state("other")).state is JobState.RUNNING
+
+
+async def test_at_boot_a_worker_leaves_a_living_namesake_its_jobs(scene: Scene) -> None:
+    await alive(scene, "w.1")
+    await scene.running_job("mine", worker="w.1")
+    await scene.clock.settle()
+    await requeue_former_self(scene.bus, scene.store, scene.jobs, name="w", now=scene.clock.time())
+    assert (await scene.state("mine")).state is JobState.RUNNING
