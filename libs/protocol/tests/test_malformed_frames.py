@@ -165,6 +165,7 @@ BAD_FIELDS = [
     ({"type": "job:submit", "jobType": "comfy", "params": {}}, ("workflowId",), "missing"),
     ({**COMFY, "params": "{}"}, ("params",), "type_error"),
     ({**COMFY, "params": {"text": ["a", "\0"]}}, ("params", "text", 1), "invalid_text"),
+    ({**COMFY, "params": {"in": {"a\0": 1}}}, ("params", "in"), "invalid_text"),
     ({**COMFY, "params": {"n": 2**64}}, ("params", "n"), "out_of_range"),
     ({**COMFY, "inputImage": 3}, ("inputImage",), "type_error"),
     ({"type": "job:cancel"}, ("jobId",), "missing"),

@@ -18,10 +18,11 @@ from reverie_protocol.errors import ReverieError
 from reverie_protocol.export.catalogue import HTTP_BODIES, RECORDS
 from reverie_protocol.export.schema import schema_document
 from reverie_protocol.http_bodies import JobPatch
+from reverie_protocol.job_submission import PARAMETERS
 from reverie_protocol.parsing import parse_client_frame
 from reverie_protocol.preview import PreviewHeader, decode_preview, encode_preview
 from reverie_protocol.registry import CLIENT_MESSAGES, SERVER_MESSAGES
-from reverie_protocol.validation import validate
+from reverie_protocol.validation import names_of, struct_fields, validate
 
 OUTGOING = [*SERVER_MESSAGES.values(), *HTTP_BODIES, *RECORDS]
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -108,12 +109,6 @@ def test_a_preview_frame_is_its_header_and_the_picture(values_of: Values) -> Non
     check()
 
 
-def _properties(message_type: type[msgspec.Struct]) -> Iterator[tuple[str, dict[str, Any]]]:
-    schema = schema_document()["$defs"][message_type.__name__]
-    for shape in schema.get("oneOf", [schema]):
-        yield from shape["properties"].items()
-
-
 def _variants(name: str) -> Iterator[dict[str, Any]]:
     schema = schema_document()["$defs"][name]
     yield from schema.get("oneOf", [schema])
@@ -169,6 +164,16 @@ def _parses(frame: dict[str, Any]) -> bool:
     except ReverieError:
         return False
     return True
+
+
+def test_the_schema_has_each_name_that_the_parser_takes() -> None:
+    for message_type in CLIENT_MESSAGES.values():
+        for shape in _variants(message_type.__name__):
+            taken = {name for f in struct_fields(message_type).values() for name in names_of(f)}
+            assert taken <= shape["properties"].keys() | {"params"}
+    for params in PARAMETERS.values():
+        taken = {name for field in struct_fields(params).values() for name in names_of(field)}
+        assert any(taken <= shape["properties"].keys() for shape in _variants("JobSubmit"))
 
 
 def test_a_patch_takes_a_lane_by_number_or_name() -> None:
