@@ -178,9 +178,10 @@ def test_a_job_that_leaves_keeps_what_it_has_drawn_and_the_engine_serves_the_nex
     engine.admit("job", request_for(model, num_inference_steps=50))
     while not any(isinstance(event, Stepped) for event in engine.step()):
         pass
-    partial = engine.leave("job", keep_partial=True)
-    assert partial is not None
-    assert partial.size == (64, 64)
+    left = engine.leave("job", keep_partial=True)
+    assert left is not None
+    assert left.picture is not None
+    assert left.picture.size == (64, 64)
     assert engine.jobs == ()
     assert same(make(model), make(model))
 
@@ -192,7 +193,9 @@ def test_a_job_that_leaves_before_its_first_step_leaves_nothing(
     engine = StepEngine(models[family])
     engine.admit("job", request_for(models[family]))
     engine.step()
-    assert engine.leave("job", keep_partial=True) is None
+    left = engine.leave("job", keep_partial=True)
+    assert left is not None
+    assert left.picture is None
     assert engine.leave("job") is None
 
 

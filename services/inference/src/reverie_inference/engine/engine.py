@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import structlog
-from PIL import Image
 
-from reverie_inference.engine.events import Event, Failed, Finished
+from reverie_inference.engine.events import Event, Failed, Finished, Left
 from reverie_inference.engine.memory import is_out_of_memory, out_of_memory
 from reverie_inference.engine.preview import Preview
 from reverie_inference.engine.request import Request
@@ -81,17 +80,18 @@ class StepEngine:
             self._give_memory_back(error)
             return None
 
-    def leave(self, job_id: str, *, keep_partial: bool = False) -> Image.Image | None:
-        """Let a job go before its end, if it is here; its picture so far where wanted and possible."""
+    def leave(self, job_id: str, *, keep_partial: bool = False) -> Left | None:
+        """Let a job go before its end, with its picture so far if wanted and possible; None if it is not here."""
         run = self._runs.pop(job_id, None)
         if run is None:
             return None
         try:
-            return run.leave(keep_partial=keep_partial)
+            picture = run.leave(keep_partial=keep_partial)
         except Exception as error:
             log.exception("partial_picture_failed", job_id=job_id)
             self._give_memory_back(error)
-            return None
+            picture = None
+        return Left(job_id, picture, run.meta)
 
     def _advance(self, run: Run) -> list[Event]:
         try:

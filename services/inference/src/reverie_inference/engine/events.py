@@ -38,6 +38,15 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Left:
+    """A job left before its end, on request; `picture` is what it had drawn, if it had and that was wanted."""
+
+    job_id: str
+    picture: Image.Image | None
+    meta: JobMeta
+
+
+@dataclass(frozen=True)
 class Failed:
     """A job could not be made and has left; `message` is one sentence for a person."""
 
@@ -46,4 +55,4 @@ class Failed:
     message: str
 
 
-Event = Started | Stepped | Finished | Failed
+Event = Started | Stepped | Finished | Left | Failed

@@ -25,7 +25,7 @@ from reverie_inference.engine.sampling import Sampling
 from reverie_inference.engine.upscaling import Upscaler
 from reverie_inference.models.loaded import LoadedModel
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import Phase
+from reverie_protocol.jobs import JobMeta, Phase
 
 Work = Generator[list[Event], None, None]
 
@@ -49,6 +49,12 @@ class Run:
         else:
             self._sampling = Sampling(model, request)
             self._work = self._run_steps(self._sampling)
+
+    @property
+    def meta(self) -> JobMeta:
+        """How the picture is made, with the time spent on it until now."""
+        seconds = round(time.perf_counter() - self._began_at, 3)
+        return replace(self._request.meta, run_seconds=seconds)
 
     def advance(self) -> list[Event]:
         """The next piece of work: a step, or a phase before or after the steps."""
@@ -104,8 +110,7 @@ class Run:
         if needs_upscaling(self._request.plan):
             yield [Started(self.job_id, Phase.UPSCALING)]
         image = finish_picture(picture, self._request.plan, self._upscalers)
-        seconds = round(time.perf_counter() - self._began_at, 3)
-        yield [Finished(self.job_id, image, replace(self._request.meta, run_seconds=seconds))]
+        yield [Finished(self.job_id, image, self.meta)]
 
     def _stepped(self, step: int) -> Stepped:
         return Stepped(self.job_id, step, self._request.steps, self._pacing.lap())

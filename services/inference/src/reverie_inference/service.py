@@ -1,0 +1,151 @@
+"""The inference service put together: read it from top to bottom and you know the service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reverie_inference.settings import InferenceSettings, Settings
+from reverie_inference.worker.delivery import Delivery
+from reverie_inference.worker.engine_thread import EngineThread, Loader, Report
+from reverie_inference.worker.heartbeat import Heartbeat
+from reverie_inference.worker.tally import Tally
+from reverie_inference.worker.worker import InferenceWorker
+from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
+from reverie_jobs.reaper import requeue_former_self
+from reverie_jobs.store import JOBS, JobStore
+from reverie_protocol.jobs import WorkerState
+from reverie_protocol.subjects import JOB_WATCH, worker_ctl, worker_ping
+from reverie_runtime.bus.port import Bus
+from reverie_runtime.clock import Clock
+from reverie_runtime.health import Health
+from reverie_runtime.metrics import Metrics
+from reverie_storage.filesystem import FilesystemStorage
+
+if TYPE_CHECKING:
+    from reverie_inference.engine.engine import StepEngine
+    from reverie_inference.worker.capabilities import Capabilities
+
+#: Part of the drain deadline that is kept for giving unfinished jobs back.
+REQUEUE_S = 2.0
+ENGINE_END_S = 1.0
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    settings: Settings,
+    *,
+    bus: Bus,
+    clock: Clock,
+    health: Health | None = None,
+    metrics: Metrics | None = None,
+    load: Loader | None = None,
+) -> AsyncIterator[InferenceWorker]:
+    """Work while the context is open: yields once the model is loaded (or known to be broken), drains on leaving.
+
+    `load` makes the engine in its thread, by default from the settings.
+    """
+    inference = settings.inference
+    async with contextlib.AsyncExitStack() as stack:
+        bucket = await bus.bucket(JOBS)
+        store = JobStore(bucket, new_op=lambda: secrets.token_hex(8))
+        workers_bucket = await bus.bucket(WORKERS)
+        jobs, workers = JobMirror(), WorkerMirror()
+        await stack.enter_async_context(follow(jobs, bucket))
+        await stack.enter_async_context(follow(workers, workers_bucket))
+        delivery = Delivery(
+            store,
+            FilesystemStorage(Path(settings.storage.path)),
+            clock=clock,
+            metadata=inference.metadata,
+            version=version("reverie-inference"),
+        )
+        worker = InferenceWorker(
+            inference,
+            bus=bus,
+            store=store,
+            jobs=jobs,
+            workers=workers,
+            delivery=delivery,
+            clock=clock,
+            name=inference.name or host_name(),
+            incarnation=secrets.token_hex(6),
+            tally=Tally((metrics or Metrics()).registry),
+        )
+        standing = worker.standing
+        engine = EngineThread(load or _loader(inference), _on_loop(worker))
+        worker.attach(engine)
+        if health is not None:
+            health.add("model", partial(_model_check, worker))
+
+        subscriptions = (
+            (worker_ping(standing.key), worker.on_ping),
+            (worker_ctl(standing.key), worker.on_hint),
+            (JOB_WATCH, worker.on_watch),
+        )
+        for subject, handler in subscriptions:
+            stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
+        heartbeat = Heartbeat(workers_bucket, standing.key, standing.record, clock=clock)
+        worker.on_change = heartbeat.hurry
+        await stack.enter_async_context(heartbeat.run())
+        await requeue_former_self(bus, store, jobs, name=standing.record().name, now=clock.time())
+
+        engine.start()
+        stack.push_async_callback(_end, engine)
+        stack.callback(jobs.listen(worker.on_job))
+        claiming = asyncio.create_task(worker.claim_loop(), name="claims")
+        stack.push_async_callback(_cancel, claiming)
+        stack.push_async_callback(worker.drain, max(0.0, settings.drain.deadline_s - REQUEUE_S))
+        await worker.settled.wait()
+        yield worker
+
+
+def host_name() -> str:
+    """This host's name as part of a key."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-")[:64] or "host"
+
+
+def _loader(settings: InferenceSettings) -> Loader:
+    def load() -> tuple[StepEngine, Capabilities]:
+        from reverie_inference.worker.loading import load_engine
+
+        return load_engine(settings)
+
+    return load
+
+
+def _on_loop(worker: InferenceWorker) -> Callable[[Report], None]:
+    """Hands the engine's reports over to the event loop; what comes after its end is dropped."""
+    loop = asyncio.get_running_loop()
+
+    def report(happened: Report) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(worker.on_report, happened)
+
+    return report
+
+
+async def _model_check(worker: InferenceWorker) -> str | None:
+    standing = worker.standing
+    if standing.state in (WorkerState.STARTING, WorkerState.BROKEN):
+        return standing.detail
+    return None
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _end(engine: EngineThread) -> None:
+    """Let the engine end; one that is deep in a step or still loading is left to end with the process."""
+    engine.stop()
+    await asyncio.to_thread(engine.join, ENGINE_END_S)

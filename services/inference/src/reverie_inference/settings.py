@@ -1,0 +1,70 @@
+"""What can be set for the inference service, with its bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from reverie_runtime.settings import DrainSettings, HealthSettings, LogSettings, NatsSettings
+
+
+class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section `inference`."""
+
+    model: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="diffusers folder, .safetensors file or Hugging Face id",
+        ),
+    ]
+    name: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_-]{0,64}$",
+            description="name of this worker, kept over restarts and no other worker's; empty is the host's name",
+        ),
+    ] = ""
+    device: Annotated[
+        str, Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16"],
+        Meta(description="precision; auto is fp16 on an accelerator, fp32 on a CPU"),
+    ] = "auto"
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="CPU threads for the model; 0 is one per core")
+    ] = 0
+    slots: Annotated[int, Meta(ge=1, le=64, description="jobs in the engine at once")] = 1
+    metadata: Annotated[bool, Meta(description="write prompt and parameters into the pictures")] = True
+    preview_hz: Annotated[float, Meta(gt=0, le=30, description="most previews a second of one job")] = 4.0
+    offline: Annotated[bool, Meta(description="never ask the Hugging Face hub")] = False
+    revision: Annotated[str, Meta(description="commit or tag of a Hugging Face id; empty is the newest")] = ""
+    config: Annotated[
+        str, Meta(description="diffusers folder that supplies what a single file lacks; empty is none")
+    ] = ""
+    super_resolution: Annotated[
+        str,
+        Meta(description="folder with x2.safetensors and x4.safetensors; empty is what the model brings"),
+    ] = ""
+
+
+class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Section `storage`."""
+
+    path: Annotated[
+        str, Meta(min_length=1, description="folder of the outputs, the same for all services")
+    ] = "data/storage"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All sections of the inference service."""
+
+    inference: InferenceSettings
+    nats: NatsSettings = NatsSettings()
+    storage: StorageSettings = StorageSettings()
+    health: HealthSettings = HealthSettings()
+    log: LogSettings = LogSettings()
+    drain: DrainSettings = DrainSettings()

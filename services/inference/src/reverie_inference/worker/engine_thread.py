@@ -1,0 +1,187 @@
+"""The engine's own thread: an actor with a bounded inbox, so that the event loop never waits for the model.
+
+Importing torch takes seconds, so that too happens here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING
+
+import structlog
+
+from reverie_inference.engine.events import Event, Failed
+from reverie_inference.worker.capabilities import Capabilities
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.jobs import GenerateParams
+
+if TYPE_CHECKING:
+    from reverie_inference.engine.engine import StepEngine
+    from reverie_inference.engine.preview import Preview
+
+#: Commands that wait for the current step to end.  Each job has three at most, so it is never full in practice; a
+#: preview that finds it full is dropped, any other command is an error.
+INBOX_COMMANDS = 1024
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model is in memory and jobs can be admitted."""
+
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """The model cannot be loaded; every job fails with this error."""
+
+    error: ReverieError
+
+
+@dataclass(frozen=True)
+class PreviewMade:
+    """A preview that was asked for; None where there is none to be had."""
+
+    run_id: str
+    preview: Preview | None
+
+
+Report = Event | Loaded | LoadFailed | PreviewMade
+Loader = Callable[[], "tuple[StepEngine, Capabilities]"]
+
+
+@dataclass(frozen=True)
+class _Admit:
+    run_id: str
+    params: GenerateParams
+    fallback_seed: int
+
+
+@dataclass(frozen=True)
+class _Leave:
+    run_id: str
+    keep_partial: bool
+
+
+@dataclass(frozen=True)
+class _MakePreview:
+    run_id: str
+
+
+@dataclass(frozen=True)
+class _Stop:
+    pass
+
+
+_Command = _Admit | _Leave | _MakePreview | _Stop
+
+
+class EngineThread:
+    """Runs the engine that `load` makes.  `report` is called in the engine's thread for each thing that happens.
+
+    Jobs are known here by the id of their run (`<job>.<attempt>`): two attempts at a job are two runs.
+    """
+
+    def __init__(self, load: Loader, report: Callable[[Report], None]) -> None:
+        self._load = load
+        self._report = report
+        self._inbox: Queue[_Command] = Queue(INBOX_COMMANDS)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._engine: StepEngine | None = None
+        self._load_error = ReverieError(ErrorCode.MODEL_LOAD_FAILED, "The model is not loaded.")
+
+    def start(self) -> None:
+        """Begin to load the model."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the current step, leaving every run where it is; idempotent."""
+        if self._thread.is_alive():
+            self._inbox.put_nowait(_Stop())
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end; whether it came within `timeout` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def admit(self, run_id: str, params: GenerateParams, *, fallback_seed: int) -> None:
+        """Take a job in; a Finished, Left or Failed event will come for it."""
+        self._inbox.put_nowait(_Admit(run_id, params, fallback_seed))
+
+    def leave(self, run_id: str, *, keep_partial: bool) -> None:
+        """Let a run go at its next step; a Left event comes unless the run ended before."""
+        self._inbox.put_nowait(_Leave(run_id, keep_partial))
+
+    def make_preview(self, run_id: str) -> bool:
+        """Ask for a preview between two steps; False if it was dropped because the inbox is full."""
+        try:
+            self._inbox.put_nowait(_MakePreview(run_id))
+        except Full:
+            return False
+        return True
+
+    def _run(self) -> None:
+        try:
+            self._engine, capabilities = self._load()
+        except ReverieError as error:
+            self._load_error = error
+            self._report(LoadFailed(error))
+        except Exception:
+            log.exception("the engine could not be made")
+            self._report(LoadFailed(self._load_error))
+        else:
+            self._report(Loaded(capabilities))
+        while self._obey():
+            if self._engine is not None:
+                for event in self._engine.step():
+                    self._report(event)
+
+    def _obey(self) -> bool:
+        """Carry out what waits in the inbox, and wait for something if there is nothing to do; False at the end."""
+        idle = self._engine is None or not self._engine.jobs
+        while True:
+            try:
+                command = self._inbox.get(block=idle)
+            except Empty:
+                return True
+            if isinstance(command, _Stop):
+                return False
+            self._carry_out(command)
+            idle = False
+
+    def _carry_out(self, command: _Admit | _Leave | _MakePreview) -> None:
+        match command:
+            case _Admit():
+                self._admit(command)
+            case _Leave(run_id, keep_partial) if self._engine is not None:
+                left = self._engine.leave(run_id, keep_partial=keep_partial)
+                if left is not None:
+                    self._report(left)
+            case _MakePreview(run_id):
+                preview = self._engine.preview(run_id) if self._engine is not None else None
+                self._report(PreviewMade(run_id, preview))
+
+    def _admit(self, command: _Admit) -> None:
+        if self._engine is None:
+            self._report(Failed(command.run_id, self._load_error.code, self._load_error.message))
+            return
+        from reverie_inference.engine.request import resolve_request
+
+        try:
+            request = resolve_request(
+                command.params,
+                self._engine.model,
+                scales=self._engine.upscalers,
+                fallback_seed=command.fallback_seed,
+            )
+            self._engine.admit(command.run_id, request)
+        except ReverieError as error:
+            self._report(Failed(command.run_id, error.code, error.message))
+        except Exception:
+            log.exception("a job could not be admitted", run_id=command.run_id)
+            self._report(Failed(command.run_id, ErrorCode.INTERNAL, "The worker could not start this job."))

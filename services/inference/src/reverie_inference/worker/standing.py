@@ -1,0 +1,100 @@
+"""What this worker says of itself: its record, as its state and its jobs change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import PurePath
+
+from msgspec.structs import replace
+
+from reverie_inference.settings import InferenceSettings
+from reverie_inference.worker.capabilities import Capabilities
+from reverie_protocol.errors import ReverieError
+from reverie_protocol.jobs import JobType, ModeInfo, Vram, Worker, WorkerState
+from reverie_protocol.subjects import worker_key
+from reverie_runtime.clock import Clock
+
+SERVICE = "inference"
+BACKEND = "diffusers"
+
+
+class Standing:
+    """Folds loading, breaking and draining into the worker's record."""
+
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        *,
+        name: str,
+        incarnation: str,
+        clock: Clock,
+        running: Callable[[], Collection[str]],
+    ) -> None:
+        self._clock = clock
+        self._running = running
+        self._vram: Callable[[], Vram] | None = None
+        self.model = PurePath(settings.model).name
+        self.key = worker_key(name, incarnation)
+        self.error: ReverieError | None = None
+        self._record = Worker(
+            name=name,
+            incarnation=incarnation,
+            service=SERVICE,
+            state=WorkerState.STARTING,
+            device=settings.device,
+            backend=BACKEND,
+            job_types=(JobType.GENERATE,),
+            slots=settings.slots,
+            detail=f"loading {self.model}",
+            started_at=clock.time(),
+        )
+
+    @property
+    def state(self) -> WorkerState:
+        """Where this worker is in its life."""
+        return self._record.state
+
+    @property
+    def detail(self) -> str:
+        """One sentence about the state, for an operator; empty when all is well."""
+        return self._record.detail
+
+    def loaded(self, capabilities: Capabilities) -> None:
+        """The model is there: ready, unless it is draining already."""
+        state = WorkerState.READY if self.state is WorkerState.STARTING else self.state
+        self._vram = capabilities.vram
+        self._record = replace(
+            self._record,
+            state=state,
+            device=capabilities.device,
+            modes={capabilities.mode: capabilities.mode_info},
+            mode=capabilities.mode,
+            schedulers=capabilities.schedulers,
+            superres=capabilities.superres,
+            detail="",
+        )
+
+    def broke(self, error: ReverieError) -> None:
+        """The model cannot be loaded.
+
+        The worker goes on offering it, so that jobs that only it could do fail with this reason instead of waiting
+        for ever.
+        """
+        self.error = error
+        state = WorkerState.BROKEN if self.state is WorkerState.STARTING else self.state
+        self._record = replace(
+            self._record,
+            state=state,
+            modes={self.model: ModeInfo(model=self.model)},
+            superres=True,
+            detail=error.message,
+        )
+
+    def drain(self) -> None:
+        """No more work from now on."""
+        self._record = replace(self._record, state=WorkerState.DRAINING, detail="stopping")
+
+    def record(self) -> Worker:
+        """The record as it is now."""
+        vram = self._vram() if self._vram is not None else Vram()
+        return replace(self._record, running=tuple(self._running()), vram=vram, beat_at=self._clock.time())

@@ -1,0 +1,48 @@
+"""Tells the bus how jobs go: progress at a bounded rate and at least once a second, previews beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from reverie_inference.worker.assignment import Assignment
+from reverie_inference.worker.patience import wait_up_to
+from reverie_protocol.subjects import job_preview, job_progress
+from reverie_runtime.bus.port import Bus, BusError
+from reverie_runtime.clock import Clock
+
+#: Least time between two progress messages of one job, and the longest, in seconds.
+MIN_INTERVAL_S: Final = 0.05
+REPEAT_S: Final = 0.9
+
+_encoder = msgspec.json.Encoder()
+
+
+@contextlib.asynccontextmanager
+async def telling(assignment: Assignment, bus: Bus, clock: Clock) -> AsyncIterator[None]:
+    """Publish an assignment's progress and previews during the block, the latest only."""
+    task = asyncio.create_task(_tell(assignment, bus, clock), name=f"tell {assignment.run_id}")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _tell(assignment: Assignment, bus: Bus, clock: Clock) -> None:
+    progress_subject = job_progress(assignment.job.id)
+    preview_subject = job_preview(assignment.job.id)
+    while True:
+        await wait_up_to(assignment.changed, REPEAT_S, clock)
+        assignment.changed.clear()
+        # At most once, like every core message: while the bus is away nobody is told.
+        with contextlib.suppress(BusError):
+            await bus.publish(progress_subject, _encoder.encode(assignment.progress.latest))
+            frame, assignment.preview_frame = assignment.preview_frame, None
+            if frame is not None:
+                await bus.publish(preview_subject, frame)
+        await clock.sleep(MIN_INTERVAL_S)
