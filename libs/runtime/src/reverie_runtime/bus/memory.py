@@ -143,7 +143,7 @@ class MemoryServer:
     def wake(self) -> None:
         """Let the watches look."""
         for watch in self.watches:
-            watch.changed.set()
+            watch.look()
 
     async def _expire_in_time(self) -> None:
         while True:
@@ -194,8 +194,8 @@ class MemoryWatch(AsyncIterator[WatchEvent]):
     """Events of one bucket.  A cancelled `__anext__` loses nothing."""
 
     def __init__(self, server: MemoryServer, config: BucketConfig) -> None:
-        self.changed = asyncio.Event()
         self.interrupted = False
+        self._changed = asyncio.Event()
         self._server = server
         self._config = config
         self._created = 0
@@ -203,15 +203,20 @@ class MemoryWatch(AsyncIterator[WatchEvent]):
         self._events: deque[WatchEvent] = deque()
 
     async def __anext__(self) -> WatchEvent:
+        self.look()
         while not self._events:
-            self.changed.clear()
-            if self._server.up:
-                self._look(self._server.store(self._config))
-            if not self._events:
-                await self.changed.wait()
+            self._changed.clear()
+            await self._changed.wait()
         return self._events.popleft()
 
-    def _look(self, store: MemoryStore) -> None:
+    def look(self) -> None:
+        """Take what is new, unless the reader is far behind: then it stays in the bucket, while that keeps it."""
+        if self._server.up and len(self._events) < INBOX_MESSAGES:
+            self._take(self._server.store(self._config))
+        if self._events:
+            self._changed.set()
+
+    def _take(self, store: MemoryStore) -> None:
         if store.created != self._created:
             return self._snapshot(store)
         for revision in range(self._revision + 1, store.revision + 1):
@@ -245,43 +250,40 @@ class MemoryBucket:
 
     async def get(self, key: str) -> Entry | None:
         """Latest revision; None if there is none or it was deleted."""
-        require_key(key)
-        entry = self._server.store(self.config).latest(key)
+        entry = (await self._store(key)).latest(key)
         return entry if entry is not None and entry.value is not None else None
 
     async def history(self, key: str) -> list[Entry]:
         """The kept revisions of a key, oldest first."""
-        require_key(key)
-        return self._server.store(self.config).history(key)
+        return (await self._store(key)).history(key)
 
     async def create(self, key: str, value: bytes) -> int:
         """Write a key that must not exist, or was deleted; its revision."""
-        require_key(key)
-        latest = self._server.store(self.config).latest(key)
+        latest = (await self._store(key)).latest(key)
         if latest is not None and latest.value is not None:
             raise RevisionConflict(f"{self.name}/{key} exists")
         return await self.update(key, value, latest.revision if latest else 0)
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Write a key whose latest revision must be `revision`; the new one."""
-        require_key(key)
+        await self._store(key)
         return self._server.write(
             self.config, lambda store, now: store.write(key, value, now=now, expected=revision)
         )
 
     async def put(self, key: str, value: bytes) -> int:
         """Write unconditionally; the new revision."""
-        require_key(key)
+        await self._store(key)
         return self._server.write(self.config, lambda store, now: store.write(key, value, now=now))
 
     async def delete(self, key: str) -> None:
         """Mark a key deleted."""
-        require_key(key)
+        await self._store(key)
         self._server.write(self.config, lambda store, now: store.write(key, None, now=now))
 
     async def purge(self, key: str) -> None:
         """Delete a key together with its history."""
-        require_key(key)
+        await self._store(key)
         self._server.write(self.config, lambda store, now: store.purge(key, now=now))
 
     @contextlib.asynccontextmanager
@@ -293,6 +295,12 @@ class MemoryBucket:
             yield watch
         finally:
             self._server.watches.remove(watch)
+
+    async def _store(self, key: str) -> MemoryStore:
+        """The revisions, after others had a turn: as over a network, no call is done at once."""
+        require_key(key)
+        await asyncio.sleep(0)
+        return self._server.store(self.config)
 
 
 class MemoryBus:
@@ -329,6 +337,7 @@ class MemoryBus:
         """Send to whoever listens now; dropped while the server is away."""
         if self.connected:
             self._server.deliver(Message(subject, data))
+        await asyncio.sleep(0)
 
     async def request(self, subject: str, data: bytes, *, timeout: float) -> Message:
         """One answer within `timeout` seconds."""

@@ -45,9 +45,10 @@ class NatsWatch(AsyncIterator[WatchEvent]):
     async def __anext__(self) -> WatchEvent:
         while not self._events:
             try:
-                if not self._following:
+                if self._following:
+                    await self._receive()
+                else:
                     await self._follow()
-                await self._receive()
             except (Interrupted, BusError, TimeoutError) as reason:
                 log.info("watch is built anew", stream=self._stream, reason=str(reason) or "silence")
                 await self._abandon()
