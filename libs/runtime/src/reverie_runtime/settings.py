@@ -148,22 +148,23 @@ def _require_known(section: type[msgspec.Struct], path: tuple[str, str], item: _
 
 
 def _section(section: msgspec.structs.FieldInfo, given: Mapping[tuple[str, str], _Given]) -> msgspec.Struct:
-    name = section.encode_name
-    values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(section.type):
-        item = given.get((name, field.encode_name))
+    fields = msgspec.structs.fields(section.type)
+    paths = {field.name: (section.encode_name, field.encode_name) for field in fields}
+    values = {
+        field.name: _converted(field.type, given[paths[field.name]])
+        for field in fields
+        if paths[field.name] in given
+    }
+    for field in fields:
         default = _default(section, field)
-        if item is not None:
-            values[field.name] = _converted(field.type, item)
-        elif default is not msgspec.NODEFAULT:
-            values[field.name] = default
-        else:
-            key = f"{name}.{field.encode_name}"
+        if field.name not in values and default is msgspec.NODEFAULT:
+            key = ".".join(paths[field.name])
             raise SettingsError(f"{key} ({variable(key)}) is required: {describe(field.type)}")
+        values.setdefault(field.name, default)
     try:
         tree: msgspec.Struct = section.type(**values)
     except ValueError as error:
-        raise SettingsError(f"section {name!r}: {error}") from None
+        raise SettingsError(f"section {section.encode_name!r}: {error}") from None
     return tree
 
 

@@ -29,19 +29,22 @@ def nats_server_binary() -> str:
 class NatsServer:
     """JetStream on loopback.  Port and store stay the same over kills, so that a restart is a restart."""
 
-    def __init__(self, directory: Path, *, extra: str = "") -> None:
+    def __init__(self, directory: Path, *, jetstream: bool = True, extra: str = "") -> None:
         self.directory = directory
         self.log = directory / "nats.log"
-        self.port = _free_port()
+        self.port = free_port()
         self._store = directory / "store"
         self._config = directory / "nats.conf"
         self._process: subprocess.Popen[bytes] | None = None
-        self._config.write_text(
-            f'listen: "127.0.0.1:{self.port}"\n'
-            'ping_interval: "5s"\n'
-            f'jetstream {{ store_dir: "{self._store}", max_mem: 128MB, max_file: 2GB, sync_interval: always }}\n'
-            f'log_file: "{self.log}"\n{extra}\n'
-        )
+        storage = f'jetstream {{ store_dir: "{self._store}", max_file: 2GB, sync_interval: always }}'
+        lines = [
+            f'listen: "127.0.0.1:{self.port}"',
+            'ping_interval: "5s"',
+            f'log_file: "{self.log}"',
+            storage if jetstream else "",
+            extra,
+        ]
+        self._config.write_text("\n".join(lines) + "\n")
 
     @property
     def url(self) -> str:
@@ -89,6 +92,9 @@ class NatsServer:
         """Freeze (SIGSTOP): the port still takes connections, nobody answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(
+            os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT
+        )  # until each of its threads stands still
 
     def resume(self) -> None:
         """Thaw (SIGCONT)."""
@@ -106,7 +112,8 @@ class NatsServer:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nobody listens on, and that the system gives to no outgoing connection."""
     # Start at a place of this process's own: parallel test runs would otherwise race for the same port.
     first = (os.getpid() * 131 + time.monotonic_ns() // 1000) % len(PORTS)
     for step in range(len(PORTS)):

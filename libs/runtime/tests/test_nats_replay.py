@@ -1,0 +1,143 @@
+"""What a watch concludes from what it was delivered."""
+
+import pytest
+
+from reverie_runtime.bus.nats_replay import STALLED_CHECKS, Interrupted, Replay
+from reverie_runtime.bus.port import Entry, SnapshotBegin, SnapshotEnd, WatchEvent
+
+
+def told(replay: Replay, key: str, sequence: int, delivery: int, *, pending: int = 0) -> list[WatchEvent]:
+    return replay.delivered(key, b"", sequence=sequence, delivery=delivery, pending=pending)
+
+
+def complete(*, history: int = 64, last: int = 3) -> Replay:
+    """A replay that has told the snapshot of one key, at revision `last`."""
+    replay = Replay(history=history)
+    assert replay.start("monday", last) == 0
+    assert replay.started(1) == [SnapshotBegin()]
+    told(replay, "a", last, 1)
+    assert replay.listed({"a"}, last) == [SnapshotEnd(last)]
+    return replay
+
+
+def test_a_snapshot_ends_only_when_every_listed_key_came() -> None:
+    replay = Replay(history=1)
+    replay.start("monday", 2)
+    replay.started(0)  # the server may say so although there are keys
+    assert replay.listed({"a", "b"}, 2) == []
+    assert told(replay, "a", 1, 1) == [Entry("a", b"", 1)]
+    assert told(replay, "b", 2, 2) == [Entry("b", b"", 2), SnapshotEnd(2)]
+
+
+def test_a_listed_key_that_vanished_is_not_waited_for() -> None:
+    replay = Replay(history=1)
+    replay.start("monday", 2)
+    replay.started(2)
+    replay.listed({"a", "b"}, 2)
+    told(replay, "b", 2, 1)
+    assert replay.listed({"b"}, 3) == [SnapshotEnd(2)]
+
+
+def test_a_server_that_withholds_a_key_is_asked_again_from_the_start() -> None:
+    replay = Replay(history=1)
+    replay.start("monday", 2)
+    replay.started(2)
+    replay.listed({"a"}, 2)
+    for _ in range(STALLED_CHECKS - 1):
+        replay.idle(0)
+    with pytest.raises(Interrupted):
+        replay.idle(0)
+    assert replay.start("monday", 2) == 0
+
+
+def test_a_key_deleted_during_the_snapshot_is_taken_back() -> None:
+    replay = Replay(history=64)
+    replay.start("monday", 2)
+    replay.started(2)
+    assert told(replay, "a", 1, 1) == [Entry("a", b"", 1)]
+    assert replay.delivered("a", None, sequence=3, delivery=2, pending=1) == [Entry("a", None, 3)]
+    assert replay.delivered("b", None, sequence=4, delivery=3, pending=0) == []
+
+
+def test_after_an_interruption_it_continues_behind_the_last_revision() -> None:
+    replay = complete()
+    assert told(replay, "a", 4, 2) == [Entry("a", b"", 4)]
+    assert replay.start("monday", 6) == 5
+    assert replay.started(2) == []
+    assert told(replay, "a", 5, 1, pending=1) == [Entry("a", b"", 5)]
+
+
+@pytest.mark.parametrize(("created", "last"), [("tuesday", 3), ("monday", 2)])
+def test_another_bucket_of_the_same_name_is_told_anew(created: str, last: int) -> None:
+    replay = complete(last=3)
+    assert replay.start(created, last) == 0
+    assert replay.started(1) == [SnapshotBegin()]
+
+
+def test_an_interrupted_snapshot_is_told_anew() -> None:
+    replay = Replay(history=1)
+    replay.start("monday", 2)
+    replay.started(2)
+    told(replay, "a", 1, 1)
+    assert replay.start("monday", 2) == 0
+    assert replay.started(2) == [SnapshotBegin()]
+
+
+def test_a_lost_delivery_continues_without_a_new_snapshot() -> None:
+    replay = complete(last=3)
+    with pytest.raises(Interrupted):
+        told(replay, "a", 5, 3)
+    assert replay.start("monday", 5) == 4
+
+
+def test_a_heartbeat_that_counts_more_deliveries_shows_a_lost_one() -> None:
+    replay = complete(last=3)
+    replay.idle(1)
+    with pytest.raises(Interrupted):
+        replay.idle(2)
+
+
+@pytest.mark.parametrize("history", [1, 64])
+def test_revisions_discarded_while_away_make_a_new_snapshot(history: int) -> None:
+    replay = complete(history=history, last=3)
+    assert replay.start("monday", 9) == 4
+    replay.started(2)
+    with pytest.raises(Interrupted):
+        told(replay, "a", 6, 1, pending=1)
+    assert replay.start("monday", 9) == 0
+
+
+def test_newest_revisions_discarded_while_away_make_a_new_snapshot() -> None:
+    replay = complete(last=3)
+    replay.start("monday", 5)
+    with pytest.raises(Interrupted):
+        replay.started(0)
+    assert replay.start("monday", 5) == 0
+
+    replay = complete(last=3)
+    replay.start("monday", 5)
+    replay.started(1)
+    with pytest.raises(Interrupted):
+        told(replay, "a", 4, 1, pending=0)
+    assert replay.start("monday", 5) == 0
+
+
+def test_with_one_revision_kept_a_live_reader_may_skip_overwritten_ones() -> None:
+    replay = complete(history=1, last=3)
+    assert told(replay, "a", 7, 2) == [Entry("a", b"", 7)]
+
+
+def test_with_a_history_kept_a_live_reader_may_not_skip() -> None:
+    replay = complete(history=64, last=3)
+    with pytest.raises(Interrupted):
+        told(replay, "a", 7, 2)
+    assert replay.start("monday", 7) == 0
+
+
+def test_a_hole_that_is_older_than_the_snapshot_is_no_gap() -> None:
+    replay = Replay(history=64)
+    replay.start("monday", 2)
+    replay.started(1)
+    told(replay, "a", 1, 1)
+    assert replay.listed({"a"}, 6) == [SnapshotEnd(2)]
+    assert told(replay, "a", 7, 2) == [Entry("a", b"", 7)]
