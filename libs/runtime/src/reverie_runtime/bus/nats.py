@@ -197,6 +197,9 @@ class NatsBus:
                 self._note(error)
                 await asyncio.sleep(REFUSED_WAIT_S)
                 continue
+            if self._closed:  # nats-py's connect can swallow the cancellation that `close` sent
+                await link.close()
+                return
             healing = asyncio.create_task(self._set_up(link))
             try:
                 await link.wait_lost()
