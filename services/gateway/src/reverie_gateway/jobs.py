@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import re
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,6 +29,8 @@ from reverie_runtime.clock import Clock
 #: Longest wait for the bus before a client is told to try again, in seconds.
 BUS_TIMEOUT_S = 2.0
 UNAVAILABLE_RETRY_S = 1.0
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +94,7 @@ class Jobs:
 
     async def find(self, job_id: str, *, owner: str) -> Stored:
         """The job as it stands; `job_not_found` also where it is somebody else's."""
+        _require_id(job_id)
         mirrored = self._mirror.get(job_id)
         stored = None if mirrored is None else Stored(mirrored, self._mirror.revision_of(job_id))
         if stored is None or not stored.job.state.terminal:
@@ -128,6 +132,7 @@ class Jobs:
                 raise _not_found(job_id)
             return request_cancel(job, now=self._clock.time())
 
+        _require_id(job_id)
         async with self._reachable():
             stored = await self._store.apply(job_id, change)
         if stored.job.state is JobState.RUNNING and stored.job.worker:
@@ -199,6 +204,12 @@ def _retrieve(writing: asyncio.Future[Submitted]) -> None:
     """Mark the outcome of a write as seen, also where nobody waits for it any more."""
     if not writing.cancelled():
         writing.exception()
+
+
+def _require_id(job_id: str) -> None:
+    """What cannot be the id of a job names none, and must not reach the bus as a part of a subject."""
+    if _JOB_ID.fullmatch(job_id) is None:
+        raise _not_found(job_id)
 
 
 def _not_found(job_id: str) -> ReverieError:

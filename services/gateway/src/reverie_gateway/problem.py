@@ -8,6 +8,7 @@ from http import HTTPStatus
 import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException
+from msgspec.structs import replace
 
 from reverie_gateway.identity import HttpRequest
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, FieldError, ReverieError
@@ -15,6 +16,7 @@ from reverie_protocol.http_bodies import ErrorBody
 
 log = structlog.get_logger(__name__)
 
+_PLACES = ("body", "query", "header")
 #: HTTP errors that the framework itself raises, by status.
 _FRAMEWORK_ERRORS: dict[int, tuple[ErrorCode, str]] = {
     400: (ErrorCode.INVALID_MESSAGE, "the request is malformed"),
@@ -48,7 +50,7 @@ def problem(
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and not fields:
         fields = [FieldError(("body",), error.message, error.code)]
     body = ErrorBody(
-        detail=tuple(fields) if status == HTTPStatus.UNPROCESSABLE_ENTITY else error.message,
+        detail=_located(fields) if status == HTTPStatus.UNPROCESSABLE_ENTITY else error.message,
         code=error.code,
         request_id=request_id,
         job_id=error.job_id,
@@ -61,6 +63,14 @@ def problem(
         extra["X-Job-Id"] = error.job_id
     extra["Cache-Control"] = "no-store"
     return Response(body, status_code=status, headers=extra, media_type="application/json")
+
+
+def _located(fields: Sequence[FieldError]) -> tuple[FieldError, ...]:
+    """Say of fields that were refused after parsing that they stood in the body."""
+    return tuple(
+        field if field.loc[:1] and field.loc[0] in _PLACES else replace(field, loc=("body", *field.loc))
+        for field in fields
+    )
 
 
 def on_reverie_error(request: HttpRequest, error: ReverieError) -> Response[ErrorBody]:

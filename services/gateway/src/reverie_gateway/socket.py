@@ -20,8 +20,8 @@ from reverie_gateway.session import Session
 from reverie_gateway.status import StatusBoard
 from reverie_protocol.errors import CloseCode
 
-#: How long a client that is to be closed may take to read what was sent before, in seconds.
-CLOSE_GRACE_S = 5.0
+#: How long a client that is to be closed may take to read what was sent before, in seconds; it costs us a buffer.
+CLOSE_GRACE_S = 30.0
 
 Socket = WebSocket[Any, Any, Any]
 #: Hard bound of one message in bytes, beyond which the connection is closed; the session refuses politely below it.
