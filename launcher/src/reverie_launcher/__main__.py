@@ -96,7 +96,11 @@ def up(
     async def serve() -> ExitCode:
         return await Platform(plan, os.environ, Console()).run()
 
-    raise typer.Exit(asyncio.run(serve()))
+    code = asyncio.run(serve())
+    if code is ExitCode.INTERRUPTED:
+        raise Failure(
+            code, "Ended at once, without draining.", advice="Unfinished jobs go on at the next start."
+        )
 
 
 @app.command()
@@ -196,14 +200,9 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in options
     try:
         # Not standalone: errors come back here as exceptions, an exit as its code.
-        return int(app(list(arguments), standalone_mode=False) or ExitCode.OK)
+        code = int(app(list(arguments), standalone_mode=False) or ExitCode.OK)
     except Failure as failure:
         return complain(failure, as_json=as_json)
-    except typer.Exit as leave:
-        return leave.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        interrupted = Failure(ExitCode.INTERRUPTED, "Interrupted.", code="interrupted")
-        return complain(interrupted, as_json=as_json)
     except typer.TyperException as error:
         command = f"reverie {options[0]}" if options and not options[0].startswith("-") else "reverie"
         usage = Failure(
@@ -220,6 +219,9 @@ def run(arguments: Sequence[str]) -> int:
             code="internal",
         )
         return complain(defect, as_json=as_json)
+    if code == ExitCode.INTERRUPTED:  # typer makes this of a KeyboardInterrupt
+        return complain(Failure(ExitCode.INTERRUPTED, "Interrupted."), as_json=as_json)
+    return code
 
 
 def complain(failure: Failure, *, as_json: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from reverie_launcher.client.address import Address
+from reverie_launcher.client.address import DEFAULT_URL, Address
 from reverie_launcher.client.http import HttpClient
 from reverie_launcher.data_directory import DataDirectory
 from reverie_launcher.exits import Failure
@@ -16,13 +16,14 @@ async def banner_rows(
     address: Address, plan: Plan, data: DataDirectory, nats_url: str
 ) -> list[tuple[str, str]]:
     """Labels and values, the address first."""
+    elsewhere = "" if address.url == DEFAULT_URL else f" --url {address.url}"
     return [
         ("address", address.url),
         ("model", short_path(plan.model)),
         ("device", await _device(address)),
         ("data", short_path(str(data.path))),
         ("nats", without_credentials(nats_url)),
-        ("try", 'reverie generate "a red circle on a blue background"'),
+        ("try", f'reverie generate "a red circle on a blue background"{elsewhere}'),
         ("stop", "Ctrl-C"),
     ]
 

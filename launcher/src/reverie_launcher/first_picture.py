@@ -9,7 +9,7 @@ from rich.console import Console
 
 from reverie_launcher.banner import short_path
 from reverie_launcher.client.address import Address
-from reverie_launcher.exits import Failure
+from reverie_launcher.exits import ExitCode, Failure
 from reverie_launcher.generate import Request, make_picture, show_picture, summary
 from reverie_launcher.terminal.progress_view import LiveProgress, PlainProgress
 
@@ -27,6 +27,8 @@ async def make_first_picture(address: Address, path: Path, console: Console) -> 
         )
         _replace(path, result.picture)
     except Failure as failure:
+        if failure.exit_code is ExitCode.INTERRUPTED:
+            return
         console.print(
             f"The first picture could not be made: {failure.sentence}", style="yellow", soft_wrap=True
         )

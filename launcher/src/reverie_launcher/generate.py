@@ -24,11 +24,17 @@ from reverie_launcher.client.tracking import Tracked
 from reverie_launcher.exits import ExitCode, Failure
 from reverie_launcher.picture_files import STDOUT, check_target, save, slug
 from reverie_launcher.terminal import graphics
-from reverie_launcher.terminal.progress_view import LiveProgress, PlainProgress, ProgressView
+from reverie_launcher.terminal.halfblocks import half_blocks
+from reverie_launcher.terminal.progress_view import (
+    PREVIEW_COLUMNS,
+    PREVIEW_ROWS,
+    LiveProgress,
+    PlainProgress,
+    ProgressView,
+)
 from reverie_protocol.jobs import JobState, Output
 
 CANCEL_TIMEOUT_S = 5.0
-PICTURE_COLUMNS = 40
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -92,7 +98,7 @@ async def make_picture(
 ) -> Result:
     """Submit, follow, download; Failure if there is no picture in the end.
 
-    A cancellation of this task (Ctrl-C) cancels the job too.
+    A cancellation of this task (Ctrl-C) cancels the job too, and ends as a Failure that says whether it could.
     """
     started = time.monotonic()
     async with HttpClient(address) as http:
@@ -110,18 +116,25 @@ async def make_picture(
         except TimeoutError:
             raise _timed_out(address, follower.job, timeout_s) from None
         except asyncio.CancelledError:
-            await _cancel(follower)
-            raise
+            raise await _interrupted(follower) from None
         output = _output_of(job)
         picture = await http.download(output.url)
     return Result(job, output, address.absolute(output.url), picture, time.monotonic() - started)
 
 
-async def _cancel(follower: Follower) -> None:
-    """The job was given up by its author; what cannot be cancelled in a moment runs to its end."""
+async def _interrupted(follower: Follower) -> Failure:
+    """Cancel the job; what cannot be cancelled in a moment runs to its end."""
+    state = None
     with contextlib.suppress(Failure, TimeoutError):
         async with asyncio.timeout(CANCEL_TIMEOUT_S):
-            await follower.cancel()
+            state = await follower.cancel()
+    if state is None and follower.job.job_id is not None:
+        advice = f"The job goes on, because the server does not answer: reverie cancel {follower.job.job_id}"
+    else:
+        advice = "" if state is None else "The job is cancelled."
+    return Failure(
+        ExitCode.INTERRUPTED, "Interrupted.", advice=advice, code="interrupted", job_id=follower.job.job_id
+    )
 
 
 def _timed_out(address: Address, job: Tracked, timeout_s: float | None) -> Failure:
@@ -240,8 +253,13 @@ def summary(result: Result) -> Text:
 
 
 def show_picture(console: Console, picture: bytes) -> None:
-    """The finished picture in the terminal, where it speaks a graphics protocol."""
-    protocol = graphics.detect(os.environ) if console.is_terminal else None
+    """The finished picture in the terminal, as well as it can show one."""
+    if not console.is_terminal:
+        return
+    protocol = graphics.detect(os.environ)
     if protocol is not None:
-        console.file.write(graphics.encode(protocol, picture, columns=PICTURE_COLUMNS) + "\n")
+        console.file.write(graphics.encode(protocol, picture, columns=PREVIEW_COLUMNS) + "\n")
         console.file.flush()
+    elif console.color_system == "truecolor":
+        art = half_blocks(picture, columns=PREVIEW_COLUMNS, rows=PREVIEW_ROWS)
+        console.print(art or "")

@@ -14,8 +14,14 @@ from rich.text import Text
 from reverie_launcher.client.address import Address
 from reverie_launcher.client.http import HttpClient, JobView
 from reverie_launcher.exits import ExitCode, Failure
+from reverie_launcher.readiness import why_not_ready
 from reverie_protocol.jobs import JobState, Lane
 
+#: As many of a job's id as a table on a terminal shows; `reverie cancel` takes any unique beginning.
+SHORT_ID_CHARS = 8
+ID_CHARS = 32
+MAX_LISTED = 200
+MAX_WIDTH = 20_000
 STATE_STYLES = {
     JobState.QUEUED: "yellow",
     JobState.RUNNING: "cyan",
@@ -41,24 +47,31 @@ async def jobs(address: Address, *, state: str | None, limit: int, as_json: bool
         print(f"There are no {state or ''} jobs.".replace("  ", " "))
         return
     console = Console()
+    if console.is_terminal:
+        console.print(job_table(page.jobs, id_chars=SHORT_ID_CHARS))
+        if page.total > len(page.jobs):
+            console.print(f"{len(page.jobs)} of {page.total}; more with --limit", style="dim")
+    else:  # for programs: whole ids and prompts, however wide that is
+        Console(width=MAX_WIDTH).print(job_table(page.jobs, id_chars=None))
+
+
+def job_table(shown: Sequence[JobView], *, id_chars: int | None) -> Table:
+    """A row per job."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("JOB", no_wrap=True)
-    for heading in ("STATE", "LANE", "PROGRESS", "AGE"):
+    for heading in ("JOB", "STATE", "LANE", "PROGRESS", "AGE"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("PROMPT", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("PROMPT", no_wrap=True, overflow="ellipsis")
     now = time.time()
-    for job in page.jobs:
+    for job in shown:
         table.add_row(
-            job.job_id,
+            job.job_id[:id_chars],
             Text("cancelling" if job.cancelling else job.state, style=STATE_STYLES[job.state]),
             Lane(job.priority).name.lower() if job.priority in list(Lane) else str(job.priority),
             _progress(job),
             age(now - (job.timestamps.get("createdAt") or now)),
             Text(" ".join(str(job.params.get("prompt", job.type)).split())),
         )
-    console.print(table)
-    if page.total > len(page.jobs):
-        console.print(f"{len(page.jobs)} of {page.total}; more with --limit", style="dim")
+    return table
 
 
 def _progress(job: JobView) -> str:
@@ -86,7 +99,8 @@ async def cancel(address: Address, job_ids: Sequence[str], *, as_json: bool) -> 
     async with HttpClient(address) as http:
         for job_id in job_ids:
             try:
-                states[job_id] = await http.cancel(job_id)
+                whole = await complete_id(http, job_id)
+                states[whole] = await http.cancel(whole)
             except Failure as error:
                 if error.exit_code is ExitCode.UNREACHABLE:
                     raise
@@ -98,6 +112,19 @@ async def cancel(address: Address, job_ids: Sequence[str], *, as_json: bool) -> 
             print(f"{job_id}: {_cancelled(state)}")
     if first is not None:
         raise first
+
+
+async def complete_id(http: HttpClient, beginning: str) -> str:
+    """The id of the one recent job that begins so; what was given if none does, Failure if several do."""
+    if len(beginning) >= ID_CHARS:
+        return beginning
+    page = await http.jobs(state=None, limit=MAX_LISTED)
+    found = [job.job_id for job in page.jobs if job.job_id.startswith(beginning)]
+    if len(found) > 1 and beginning not in found:
+        raise Failure(
+            ExitCode.USAGE, f"{len(found)} jobs begin with {beginning}.", advice="Give more of the id."
+        )
+    return found[0] if len(found) == 1 else beginning
 
 
 def _cancelled(state: JobState) -> str:
@@ -122,7 +149,9 @@ def _status_table(address: Address, ready: bool, answer: dict[str, Any], system:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    state = Text("ready", style="green") if ready else Text(f"not ready: {_why(answer)}", style="red")
+    state = (
+        Text("ready", style="green") if ready else Text(f"not ready: {why_not_ready(answer)}", style="red")
+    )
     table.add_row("gateway", Text.assemble(address.url, "  ", state))
     vram, queue, storage = (system.get(key) or {} for key in ("vram", "queueState", "storage"))
     table.add_row("workers", f"{system.get('workers', 0)}  ({vram.get('device', 'No GPU')})")
@@ -134,10 +163,3 @@ def _status_table(address: Address, ready: bool, answer: dict[str, Any], system:
         "storage", f"{storage.get('provider', '')} {'ok' if storage.get('ok') else 'failing'}".strip()
     )
     return table
-
-
-def _why(answer: dict[str, Any]) -> str:
-    reasons = answer.get("reasons")
-    if isinstance(reasons, dict):
-        return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    return "; ".join(map(str, reasons)) if isinstance(reasons, list) else str(reasons or "no reason given")

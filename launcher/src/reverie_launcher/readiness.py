@@ -8,24 +8,32 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
+
 ASK_TIMEOUT_S = 2.0
-_MAX_ANSWER_BYTES = 256 * 1024
+MAX_GREETING_BYTES = 64 * 1024
 
 
 def http_ready(host: str, port: int) -> Callable[[], Awaitable[str | None]]:
     """A question to `/ready`: None when it answers 200, else one line why not."""
 
+    name = f"[{host}]" if ":" in host else host
+    url = f"http://{name}:{port}/ready"
+
     async def ask() -> str | None:
         try:
-            async with asyncio.timeout(ASK_TIMEOUT_S):
-                status, body = await _get(host, port, "/ready")
-        except ConnectionRefusedError:
+            # No proxy and no certificates: it is a port of this machine.
+            async with httpx.AsyncClient(trust_env=False, verify=False, timeout=ASK_TIMEOUT_S) as http:
+                answer = await http.get(url)
+        except httpx.ConnectError:
             return "it does not listen yet"
-        except TimeoutError:
+        except httpx.TimeoutException:
             return f"its health answer takes longer than {ASK_TIMEOUT_S:.0f} s"
-        except (OSError, ValueError, asyncio.IncompleteReadError):
+        except httpx.HTTPError:
             return "it gave no proper health answer"
-        return None if status == 200 else _reasons(body) or f"it answers {status}"
+        if answer.status_code == 200:
+            return None
+        return why_not_ready(_decoded(answer.content)) or f"it answers {answer.status_code}"
 
     return ask
 
@@ -48,7 +56,7 @@ def nats_ready(port: int, server_name: str) -> Callable[[], Awaitable[str | None
 
 async def nats_greeting(host: str, port: int) -> dict[str, Any]:
     """The INFO that a NATS server sends first; ValueError if what listens there is none."""
-    reader, writer = await asyncio.open_connection(host, port, limit=_MAX_ANSWER_BYTES)
+    reader, writer = await asyncio.open_connection(host, port, limit=MAX_GREETING_BYTES)
     try:
         line = await reader.readline()
     finally:
@@ -63,28 +71,16 @@ async def nats_greeting(host: str, port: int) -> dict[str, Any]:
     return info
 
 
-async def _get(host: str, port: int, path: str) -> tuple[int, bytes]:
-    reader, writer = await asyncio.open_connection(host, port, limit=_MAX_ANSWER_BYTES)
-    try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        body = await reader.read(_MAX_ANSWER_BYTES)
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    return int(head.split(b" ", 2)[1]), body
-
-
-def _reasons(body: bytes) -> str:
-    """The reasons in the body of a 503, as one line; empty if there are none."""
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        return ""
+def why_not_ready(answer: object) -> str:
+    """The reasons in the decoded body of a 503, as one line; empty if there are none."""
     reasons = answer.get("reasons") if isinstance(answer, dict) else None
     if isinstance(reasons, dict):
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    if isinstance(reasons, list):
-        return "; ".join(str(reason) for reason in reasons)
-    return str(reasons or "")
+    return ""
+
+
+def _decoded(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None

@@ -11,7 +11,7 @@ from reverie_launcher.processes import ChildProcess
 from reverie_launcher.restarts import REFUSED_SETTINGS, Backoff, describe_exit
 
 READY_POLL_S = 0.1
-#: How often a child that is still not ready is mentioned, with its own reason.
+#: A child that is not ready by then is mentioned, with its own reason; then again after twice that, and so on.
 STILL_WAITING_S = 10.0
 
 
@@ -113,11 +113,11 @@ class Child:
 
     async def _watch_readiness(self, launch: Launch) -> None:
         clock = asyncio.get_running_loop().time
-        begun = mentioned = clock()
+        begun, mention_after = clock(), STILL_WAITING_S
         while (reason := await launch.ready()) is not None:
-            if clock() - mentioned >= STILL_WAITING_S:
-                mentioned = clock()
-                self._reporter.notice(self.name, f"not ready after {mentioned - begun:.0f} s: {reason}")
+            if (waited := clock() - begun) >= mention_after:
+                mention_after *= 2
+                self._reporter.notice(self.name, f"not ready after {waited:.0f} s: {reason}")
             await asyncio.sleep(READY_POLL_S)
         if self.starts > 1:
             self._reporter.notice(self.name, "is ready again")

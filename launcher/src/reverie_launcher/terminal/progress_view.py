@@ -122,7 +122,8 @@ class PlainProgress:
     def show(self, job: Tracked) -> None:
         """Write a line if there is something new to say."""
         now, text = self._clock(), stage(job)
-        if text == self._stage and (not job.step or now - self._written_at < PLAIN_INTERVAL_S):
+        stepping = job.phase is Phase.DENOISING and job.step > 0 and not job.finished
+        if text == self._stage and (not stepping or now - self._written_at < PLAIN_INTERVAL_S):
             return
         self._stage, self._written_at = text, now
-        self._write(f"{text}, step {job.step} of {job.steps}" if job.step else text)
+        self._write(f"{text}, step {job.step} of {job.steps}" if stepping else text)
