@@ -42,18 +42,6 @@ def toy(shared_nats_server: NatsServer, tmp_path: Path) -> Iterator[Start]:
         service.kill()
 
 
-def wait_for(condition: Callable[[], bool], service: ServiceProcess) -> None:
-    with httpx.Client() as client:
-        for _ in range(2000):
-            if condition():
-                return
-            try:
-                client.get(f"{service.url}/health", timeout=0.01)
-            except httpx.HTTPError:
-                assert service.running, service.logs()
-    raise AssertionError(service.logs())
-
-
 def test_it_gets_ready_and_ends_in_order(toy: Start) -> None:
     service = toy()
     service.wait_ready()
@@ -76,10 +64,7 @@ def test_it_waits_for_the_bus_and_says_so_until_then(toy: Start, nats_server: Na
     nats_server.kill()
     service = toy(REVERIE_NATS__URL=nats_server.url)
 
-    def waiting() -> bool:
-        return "waiting for NATS" in service.logs()
-
-    wait_for(waiting, service)
+    service.wait_log("waiting for NATS")
     answer = httpx.get(f"{service.url}/ready")
     assert answer.status_code == 503
     assert "cannot be reached" in answer.json()["reasons"]["service"]
@@ -89,13 +74,13 @@ def test_it_waits_for_the_bus_and_says_so_until_then(toy: Start, nats_server: Na
 
 def test_it_can_be_ended_while_it_waits_for_the_bus(toy: Start) -> None:
     service = toy(REVERIE_NATS__URL=f"nats://127.0.0.1:{free_port()}")
-    wait_for(lambda: "health is served" in service.logs(), service)
+    service.wait_log("health is served")
     assert service.terminate() == 0
 
 
 def test_it_can_be_ended_while_it_starts(toy: Start) -> None:
     service = toy(REVERIE_TOY__FAULT="endless start")
-    wait_for(lambda: "connected to NATS" in service.logs(), service)
+    service.wait_log("connected to NATS")
     assert httpx.get(f"{service.url}/ready").json()["reasons"] == {"service": "it is starting"}
     assert service.terminate() == 0
 
@@ -114,7 +99,7 @@ def test_it_is_not_ready_without_its_bus_although_it_lives(toy: Start, nats_serv
 
 def test_a_failed_check_is_named_with_its_reason(toy: Start) -> None:
     service = toy(REVERIE_TOY__FAULT="unhealthy")
-    wait_for(lambda: '"event": "ready"' in service.logs(), service)
+    service.wait_log('"event": "ready"')
     answer = httpx.get(f"{service.url}/ready")
     assert answer.status_code == 503
     assert answer.json()["reasons"] == {"spring": "the spring is broken"}
@@ -131,7 +116,7 @@ def test_while_it_drains_it_is_not_ready_and_a_second_signal_ends_it_at_once(toy
     service = toy(REVERIE_TOY__FAULT="endless drain")
     service.wait_ready()
     service.send(signal.SIGTERM)
-    wait_for(lambda: "winding down" in service.logs(), service)
+    service.wait_log("winding down")
     assert httpx.get(f"{service.url}/ready").json()["reasons"] == {"service": "it is stopping"}
     service.send(signal.SIGTERM)
     assert service.wait() == 1

@@ -16,7 +16,7 @@ from reverie_runtime.bus.port import (
     SnapshotBegin,
     WriteUncertain,
 )
-from reverie_testing.bus_conformance import connection, persist, snapshot, take
+from reverie_testing.bus_conformance import Inbox, connection, persist, snapshot, take
 from reverie_testing.nats_server import NatsServer
 
 JOBS = BucketConfig("jobs", history=64, republish="job.state")
@@ -110,7 +110,7 @@ async def test_a_message_above_the_servers_limit_is_refused_with_the_reason(bus:
     await bus.check(timeout=5)
 
 
-async def test_a_watch_returns_after_its_stream_was_deleted_and_made_anew(
+async def test_a_bucket_that_somebody_deleted_is_made_again_by_its_next_writer(
     bus: NatsBus, nats_server: NatsServer
 ) -> None:
     bucket = await bus.bucket(JOBS)
@@ -119,11 +119,43 @@ async def test_a_watch_returns_after_its_stream_was_deleted_and_made_anew(
     async with bucket.watch() as events:
         await snapshot(events)
         await other.jetstream().delete_stream("KV_jobs")
-        await bus.bucket(JOBS)
+        with pytest.raises(BusUnavailable):
+            await bucket.put("new", b"1")
         revision = await bucket.put("new", b"1")
         assert await take(events) == SnapshotBegin()
         assert await take(events) == Entry("new", b"1", revision)
     await other.close()
+
+
+async def test_a_bucket_that_somebody_deleted_is_made_again_by_its_watch(
+    bus: NatsBus, nats_server: NatsServer
+) -> None:
+    bucket = await bus.bucket(JOBS)
+    await bucket.put("old", b"")
+    other = await nats.connect(nats_server.url)
+    async with bucket.watch() as events:
+        await snapshot(events)
+        await other.jetstream().delete_stream("KV_jobs")
+        assert await snapshot(events) == {}
+    await other.close()
+
+
+async def test_a_subscription_made_while_the_server_is_away_starts_with_it(
+    bus: NatsBus, nats_server: NatsServer
+) -> None:
+    nats_server.kill()
+    await connection(bus, up=False)
+    inbox = Inbox()
+    await bus.subscribe("a", inbox)
+    nats_server.start()
+    await connection(bus, up=True)
+    await bus.publish("a", b"1")
+    assert (await inbox.take()).data == b"1"
+
+
+async def test_a_url_that_is_none_is_an_error_in_words() -> None:
+    with pytest.raises(BusUnavailable, match="cannot be reached"):
+        await connect_nats("nats://host:port", name="test", connect_timeout=0.5)
 
 
 async def test_a_watch_continues_where_it_was_after_its_connection_broke(bus: NatsBus) -> None:

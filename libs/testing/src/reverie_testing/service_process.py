@@ -83,6 +83,14 @@ class ServiceProcess:
                 time.sleep(0.02)
         raise AssertionError(f"not ready within {timeout} s: {reason}\n{self.logs()}")
 
+    def wait_log(self, text: str, *, timeout: float = READY_TIMEOUT_S) -> None:
+        """Return once the log holds `text`; AssertionError with the log if it ended or the time is over."""
+        deadline = time.monotonic() + timeout
+        while text not in self.logs():
+            assert self.running, f"it ended:\n{self.logs()}"
+            assert time.monotonic() < deadline, f"{text!r} did not come:\n{self.logs()}"
+            time.sleep(0.02)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         os.kill(self.pid, number)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import nats.errors
 import structlog
 
 from reverie_runtime.bus import nats_jetstream as jetstream
@@ -30,6 +31,7 @@ REFUSED_WAIT_S: Final = 0.3
 SMALLEST_PAYLOAD_BYTES: Final = 1_000_000
 #: Messages waiting for a slow handler; beyond it the newest are dropped.
 INBOX_MESSAGES: Final = 16_384
+COMPLAINT_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -71,11 +73,13 @@ class NatsSubscription:
         self._forget = forget
         self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_MESSAGES)
         self._attached: Any = None
+        self.link: Link | None = None
         self._closed = False
         self._task = asyncio.create_task(self._dispatch(), name=f"subscription {subject}")
 
     async def attach(self, link: Link) -> None:
         """Subscribe on a new connection."""
+        self.link = link
         self._attached = await link.subscribe(self._subject, self._group, self._inbox)
 
     async def unsubscribe(self) -> None:
@@ -111,6 +115,7 @@ class NatsBus:
         self._subscriptions: list[NatsSubscription] = []
         self._buckets: dict[str, NatsBucket] = {}
         self.last_error = "no answer"
+        self._complained_at = 0.0
         self._closed = False
         self._task = asyncio.create_task(self._stay_connected(), name="nats connection")
 
@@ -210,9 +215,9 @@ class NatsBus:
 
     async def _set_up(self, link: Link) -> None:
         try:
-            for subscription in list(self._subscriptions):
-                await subscription.attach(link)
+            await self._attach(link)
             await self._heal(link)
+            await self._attach(link)  # those that came meanwhile
         except Exception as error:  # whatever nats-py raises when the connection breaks under it
             self._note(error)
             link.drop()
@@ -221,6 +226,10 @@ class NatsBus:
         self._linked.set()
         log.info("connected to NATS", address=self.address)
         self._notify(connected=True)
+
+    async def _attach(self, link: Link) -> None:
+        while waiting := [each for each in self._subscriptions if each.link is not link]:
+            await waiting[0].attach(link)
 
     async def _heal(self, link: Link) -> None:
         """Make the buckets again if the server lost them; a bucket that another one replaced is reported only."""
@@ -248,6 +257,10 @@ class NatsBus:
 
     def _note(self, error: Exception) -> None:
         self.last_error = str(error) or type(error).__name__
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, nats.errors.SlowConsumerError) and now - self._complained_at > COMPLAINT_S:
+            self._complained_at = now
+            log.warning("a slow handler loses messages", subject=error.subject)
 
     def _notify(self, *, connected: bool) -> None:
         for listener in list(self._listeners):

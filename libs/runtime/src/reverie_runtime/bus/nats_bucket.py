@@ -113,7 +113,12 @@ class NatsBucket:
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Snapshot, then every revision."""
-        watch = NatsWatch(self.name, history=self.config.history, wait_link=self._connection.wait_link)
+        watch = NatsWatch(
+            self.name,
+            history=self.config.history,
+            wait_link=self._connection.wait_link,
+            ensure=self.ensure,
+        )
 
         def interrupt(connected: bool) -> None:
             if not connected:
@@ -159,6 +164,8 @@ class NatsBucket:
         try:
             answer = await link.request(self._prefix + key, value, timeout=WRITE_TIMEOUT_S, headers=headers)
         except NoResponders:
+            with contextlib.suppress(BusError):
+                await self.ensure(link)  # somebody deleted the stream: the next try finds it
             raise BusUnavailable(f"bucket {self.name!r} does not answer: nothing was written") from None
         except (LinkLost, RequestTimeout) as error:
             raise WriteUncertain(f"writing {self.name}/{key}: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import structlog
@@ -30,16 +30,25 @@ NANOSECONDS: Final = 1_000_000_000
 class NatsWatch(AsyncIterator[WatchEvent]):
     """Events of one bucket.  A cancelled `__anext__` loses nothing."""
 
-    def __init__(self, bucket: str, *, history: int, wait_link: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        history: int,
+        wait_link: Callable[[], Awaitable[Link]],
+        ensure: Callable[[Link], Awaitable[None]],
+    ) -> None:
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}."
         self._wait_link = wait_link
+        self._ensure = ensure
         self._replay = Replay(history=history)
         self._events: deque[WatchEvent] = deque()
         self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_MESSAGES)
         self._link: Link | None = None
         self._consumer = ""
         self._subscription: Any = None
+        self._creation: asyncio.Task[jetstream.ConsumerInfo] | None = None
         self._following = False
 
     async def __anext__(self) -> WatchEvent:
@@ -61,28 +70,37 @@ class NatsWatch(AsyncIterator[WatchEvent]):
             self._inbox.put_nowait(None)
 
     async def close(self) -> None:
-        """Delete the consumer."""
-        link, consumer = self._link, self._consumer
-        await self._abandon(delete=False)
-        if link is not None and link.usable and consumer:
-            with contextlib.suppress(BusError):
-                await jetstream.consumer_delete(link, self._stream, consumer)
+        """Delete the consumer, also if the caller is cancelled meanwhile."""
+        await asyncio.shield(asyncio.create_task(self._abandon(confirm=True)))
 
     async def _follow(self) -> None:
+        if self._subscription is not None:
+            await self._abandon()  # of a cancelled attempt
         link = self._link = await self._wait_link()
-        info = await jetstream.stream_info(link, self._stream)
+        info = await self._stream_info(link)
         first = self._replay.start(info.created, info.state.last_seq)
         self._inbox = asyncio.Queue(INBOX_MESSAGES)
         subject = link.new_inbox()
         self._subscription = await link.subscribe(subject, "", self._inbox)
         self._consumer = subject.rpartition(".")[2]
-        consumer = await jetstream.consumer_create(link, self._stream, self._consumer_config(subject, first))
+        config = self._consumer_config(subject, first)
+        # A task of its own: cancelled half-way, the consumer could come to be after its deletion.
+        self._creation = asyncio.create_task(jetstream.consumer_create(link, self._stream, config))
+        consumer = await asyncio.shield(self._creation)
         if not first:
             self._events.clear()
         self._events += self._replay.started(consumer.num_pending)
         self._following = True
         if not self._replay.complete:
             await self._list()
+
+    async def _stream_info(self, link: Link) -> jetstream.StreamInfo:
+        try:
+            return await jetstream.stream_info(link, self._stream)
+        except jetstream.JetStreamError as error:
+            if error.err_code == jetstream.STREAM_NOT_FOUND:  # somebody deleted it while we were connected
+                await self._ensure(link)
+            raise
 
     def _consumer_config(self, subject: str, first: int) -> dict[str, Any]:
         start: dict[str, Any] = {"deliver_policy": "last_per_subject"}
@@ -148,15 +166,20 @@ class NatsWatch(AsyncIterator[WatchEvent]):
             if not self._replay.complete:
                 await self._list()
 
-    async def _abandon(self, *, delete: bool = True) -> None:
+    async def _abandon(self, *, confirm: bool = False) -> None:
+        """Let the server forget the consumer, if it can be told."""
+        if self._creation is not None:
+            await asyncio.gather(self._creation, return_exceptions=True)
         link, subscription, consumer = self._link, self._subscription, self._consumer
         self._following = False
-        self._link = self._subscription = None
+        self._link = self._subscription = self._creation = None
         self._consumer = ""
         if link is None or not link.usable:
             return
         with contextlib.suppress(Exception):  # nats-py: the connection may close meanwhile
             if subscription is not None:
                 await subscription.unsubscribe()
-            if consumer and delete:
+            if consumer and confirm:
+                await jetstream.consumer_delete(link, self._stream, consumer)
+            elif consumer:
                 await link.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}", b"")
