@@ -319,7 +319,7 @@ class Stage:
         return worker
 
     async def gateway(self, **options: Any) -> SimpleNamespace:
-        """Another gateway: `url`, `http` (a client of it) and `socket()` (a WebSocket to it)."""
+        """Another gateway: `url`, `http` (a client of it), `socket()` (a WebSocket to it) and `leave()`."""
         drain_s = options.pop("drain_s", 3.0)
         storage = StorageSettings(path=str(options.pop("storage_path", self._folder)))
         settings = Settings(
@@ -330,14 +330,21 @@ class Stage:
         bus = await self.bus("gateway")
         health = Health()
         health.add_bus(bus)
-        running = await self._stack.enter_async_context(
+        stack = AsyncExitStack()
+        await self._stack.enter_async_context(stack)
+        running = await stack.enter_async_context(
             serve(settings, bus=bus, clock=CLOCK, health=health, metrics=Metrics())
         )
         http = httpx.AsyncClient(base_url=running.url, timeout=EVENT_TIMEOUT_S, trust_env=False)
         await self._stack.enter_async_context(http)
         ws_url = running.url.replace("http", "ws") + "/v1/ws"
         return SimpleNamespace(
-            url=running.url, ws_url=ws_url, port=running.port, http=http, bus=bus, socket=_sockets(ws_url)
+            url=running.url,
+            port=running.port,
+            http=http,
+            bus=bus,
+            socket=_sockets(ws_url),
+            leave=stack.aclose,
         )
 
 
