@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from reverie_protocol.jobs import Job, JobState
 from reverie_testing.product import Product, free_port, started, until
 
-SLOW = {"num_inference_steps": 150, "size": "128x128"}
+SLOW = {"num_inference_steps": 100, "size": "64x64"}
 
 
 def running(product: Product, job_id: str) -> bool:

@@ -59,7 +59,7 @@ def test_a_person_types_a_prompt_and_sees_the_picture(product: Product, browser:
 def start_slow_job(product: Product, browser: Chrome) -> str:
     """A slow job that the page takes for its own, as after a submit of its own."""
     browser.get(product.url)
-    job_id = product.submit(num_inference_steps=150, size="128x128")
+    job_id = product.submit(num_inference_steps=100, size="64x64")
     browser.execute_script("localStorage.setItem('job', arguments[0])", job_id)
     return job_id
 

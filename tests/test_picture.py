@@ -93,7 +93,7 @@ async def test_a_websocket_client_hears_ack_then_progress_then_complete(product:
 async def test_previews_come_as_binary_frames_only_to_the_socket_that_asked(product: Product) -> None:
     async with connect(product.ws_url) as asking, connect(product.ws_url) as silent:
         submit = {"type": "job:submit", "jobType": "generate", "prompt": PROMPT, "previews": True}
-        await asking.send(json.dumps({**submit, "num_inference_steps": 150, "size": "64x64"}))
+        await asking.send(json.dumps({**submit, "num_inference_steps": 100, "size": "64x64"}))
         job_id, frames, done = "", [], False
         async with asyncio.timeout(60):
             while not done:
@@ -128,7 +128,7 @@ async def receive_until_raw(socket: ClientConnection, job_id: str) -> list[str |
 async def test_a_cancel_stops_a_running_job_at_its_next_step(product: Product) -> None:
     async with connect(product.ws_url) as socket:
         submit = {"type": "job:submit", "jobType": "generate", "prompt": PROMPT}
-        await socket.send(json.dumps({**submit, "num_inference_steps": 150, "size": "128x128"}))
+        await socket.send(json.dumps({**submit, "num_inference_steps": 100, "size": "64x64"}))
         seen = await receive_until(socket, "job:progress")
         job_id = seen[-1]["jobId"]
         await socket.send(json.dumps({"type": "job:cancel", "id": 5, "jobId": job_id}))
@@ -139,4 +139,4 @@ async def test_a_cancel_stops_a_running_job_at_its_next_step(product: Product) -
     assert [message["id"] for message in confirmed] == [5]
     assert product.job(job_id)["state"] == "cancelled"
     steps = [message["step"] for message in seen if message["type"] == "job:progress"]
-    assert max(steps) < 150
+    assert max(steps) < 100

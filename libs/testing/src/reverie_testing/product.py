@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from websockets.sync.client import connect
 
 CHILDREN = ("nats-server", "reverie_gateway", "reverie_inference")
 START_TIMEOUT_S = 120.0
@@ -119,8 +121,10 @@ def started(folder: Path, *arguments: str) -> Iterator[Product]:
 
     def ready() -> bool:
         assert process.poll() is None, log.read_text()[-3000:]
-        status = httpx.get(f"{product.url}/v1/system/status", timeout=5)
-        return status.status_code == 200 and status.json()["workers"] > 0
+        if httpx.get(f"{product.url}/ready", timeout=5).status_code != 200:
+            return False
+        with connect(product.ws_url) as socket_:
+            return bool(json.loads(socket_.recv(timeout=5))["mode"])
 
     try:
         until(ready, "reverie up to be ready", timeout_s=START_TIMEOUT_S)
