@@ -189,7 +189,7 @@ async def test_previews_are_made_only_while_somebody_watches(world: Any, models:
         await progress_until(told, 3)
         assert shown.empty()
         await world.bus.publish(job_watch(job_id), b"")
-        await until(lambda: worker._leases.watched(job_id, now=0.0))
+        await until(lambda: worker._previews.leases.watched(job_id, now=0.0))
         gate.let(1)
         message = await heard(shown)
         header, jpeg = decode_preview(message.data)

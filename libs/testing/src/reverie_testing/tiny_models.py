@@ -128,18 +128,18 @@ def tiny_sdxl_pipeline(path: Path, *, seed: int = 0) -> Path:
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=64,
-        attention_head_dim=(2, 4),
+        cross_attention_dim=32 + 64,
+        attention_head_dim=(1, 1),
         transformer_layers_per_block=(1, 2),
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 32,
+        projection_class_embeddings_input_dim=6 * 8 + 64,
     )
     pipeline = StableDiffusionXLPipeline(
         vae=_vae(force_upcast=False),
         text_encoder=CLIPTextModel(_text_config(32)),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(32, projection=32)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(64, projection=64)),
         tokenizer=byte_tokenizer(),
         tokenizer_2=byte_tokenizer(),
         unet=unet,
@@ -187,31 +187,71 @@ def tiny_sd3_pipeline(path: Path, *, seed: int = 0) -> Path:
     return path
 
 
-def original_checkpoint(pipeline: StableDiffusionPipeline, path: Path) -> Path:
-    """Write a Stable Diffusion 1.x pipeline as one file in the layout of the original (LDM) release.
+def original_checkpoint(pipeline: Any, path: Path) -> Path:
+    """Write a Stable Diffusion 1.x or XL pipeline as one file in the layout of the original release.
 
-    The key names are those of CompVis' model classes: `model.diffusion_model`, `first_stage_model`,
-    `cond_stage_model.transformer`.
+    The key names are those of the model classes of CompVis and Stability AI: `model.diffusion_model`,
+    `first_stage_model`, `cond_stage_model.transformer` or `conditioner.embedders`.
     """
-    tensors = dict(original_names(pipeline.unet, pipeline.vae, pipeline.text_encoder))
-    tensors["alphas_cumprod"] = pipeline.scheduler.alphas_cumprod
+    tensors = dict(original_names(pipeline.unet, pipeline.vae))
+    if hasattr(pipeline, "text_encoder_2"):
+        tensors |= _clip_names(pipeline.text_encoder, "conditioner.embedders.0.transformer")
+        tensors |= _open_clip_names(pipeline.text_encoder_2, "conditioner.embedders.1.model")
+    else:
+        tensors |= _clip_names(pipeline.text_encoder, "cond_stage_model.transformer")
+        tensors["alphas_cumprod"] = pipeline.scheduler.alphas_cumprod
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, path)
     return path
 
 
 def original_names(
-    unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor under the name (and in the shape) that the original layout has for it."""
+    """Every tensor under the name (and in the shape) that the original layout of 1.x has for it."""
     for key, value in unet.state_dict().items():
         yield f"model.diffusion_model.{_unet_key(key, unet.config)}", value
     for key, value in vae.state_dict().items():
         name, linear = _vae_key(key, len(vae.config.block_out_channels))
         # The original attention of the autoencoder is made of 1x1 convolutions.
         yield f"first_stage_model.{name}", value[:, :, None, None] if linear else value
-    for key, value in text_encoder.state_dict().items():
-        name = key.removeprefix("text_model.")
-        yield f"cond_stage_model.transformer.text_model.{name}", value
+    if text_encoder is not None:
+        yield from _clip_names(text_encoder, "cond_stage_model.transformer").items()
+
+
+def _clip_names(encoder: CLIPTextModel, prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        f"{prefix}.text_model.{key.removeprefix('text_model.')}": value
+        for key, value in encoder.state_dict().items()
+    }
+
+
+_OPEN_CLIP = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+
+def _open_clip_names(encoder: CLIPTextModelWithProjection, prefix: str) -> dict[str, torch.Tensor]:
+    """OpenCLIP keeps query, key and value in one matrix, and its projection the other way round."""
+    weights = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
+    named = {
+        "token_embedding.weight": weights["embeddings.token_embedding.weight"],
+        "positional_embedding": weights["embeddings.position_embedding.weight"],
+        "text_projection": weights["text_projection.weight"].T,
+        "ln_final.weight": weights["final_layer_norm.weight"],
+        "ln_final.bias": weights["final_layer_norm.bias"],
+    }
+    for layer in range(encoder.config.num_hidden_layers):
+        ours, theirs = f"encoder.layers.{layer}", f"transformer.resblocks.{layer}"
+        for kind in ("weight", "bias"):
+            parts = [weights[f"{ours}.self_attn.{name}_proj.{kind}"] for name in "qkv"]
+            named[f"{theirs}.attn.in_proj_{kind}"] = torch.cat(parts)
+            for name, other in _OPEN_CLIP.items():
+                named[f"{theirs}.{other}.{kind}"] = weights[f"{ours}.{name}.{kind}"]
+    return {f"{prefix}.{name}": value for name, value in named.items()}
 
 
 _RESNET = {
@@ -226,6 +266,8 @@ _UNET_ENDS = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }

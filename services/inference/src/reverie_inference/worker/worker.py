@@ -23,17 +23,16 @@ from reverie_inference.worker.assignment import Assignment, StopReason
 from reverie_inference.worker.delivery import Delivery
 from reverie_inference.worker.engine_thread import EngineThread, Loaded, LoadFailed, PreviewMade, Report
 from reverie_inference.worker.patience import wait_up_to
+from reverie_inference.worker.previews import Previews
 from reverie_inference.worker.standing import Standing
 from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.telling import telling
-from reverie_inference.worker.watch_leases import WatchLeases
 from reverie_jobs.claiming import can_serve
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore, Stored
 from reverie_jobs.transitions import Refused, claim
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import MAX_SEED, GenerateParams, Job, JobState, WorkerState
-from reverie_protocol.preview import PreviewHeader, encode_preview
 from reverie_protocol.subjects import WorkerHint
 from reverie_runtime.bus.port import Bus, BusError, Entry, Message
 from reverie_runtime.clock import Clock
@@ -74,7 +73,6 @@ class InferenceWorker:
         self._delivery = delivery
         self._clock = clock
         self._tally = tally
-        self._leases = WatchLeases()
         self._assignments: dict[str, Assignment] = {}
         self._runs: dict[str, Assignment] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,6 +82,7 @@ class InferenceWorker:
         self._draining = False
         self._claims_over = asyncio.Event()
         self._engine: EngineThread
+        self._previews: Previews
         self.settled = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
         self.standing = Standing(
@@ -98,6 +97,7 @@ class InferenceWorker:
     def attach(self, engine: EngineThread) -> None:
         """Use this engine; before anything else."""
         self._engine = engine
+        self._previews = Previews(engine.make_preview, most_per_second=self._settings.preview_hz)
 
     async def claim_loop(self) -> None:
         """Claim whatever can be run until `drain`; a claim on its way is always seen to its end."""
@@ -139,8 +139,9 @@ class InferenceWorker:
                 self.standing.broke(error)
                 log.error("model not loaded", code=error.code, reason=error.message)
                 self._settle()
-            case PreviewMade():
-                self._show_preview(report)
+            case PreviewMade(run_id):
+                if run_id in self._runs:
+                    self._previews.on_made(self._runs[run_id], report)
             case Finished() | Failed() | Left():
                 assignment = self._runs.pop(report.job_id, None)
                 self._wake.set()
@@ -155,7 +156,7 @@ class InferenceWorker:
 
     async def on_watch(self, message: Message) -> None:
         """Somebody watches a job's previews."""
-        self._leases.renew(message.subject.rpartition(".")[2], now=self._clock.monotonic())
+        self._previews.leases.renew(message.subject.rpartition(".")[2], now=self._clock.monotonic())
 
     async def on_hint(self, message: Message) -> None:
         """Somebody says that a job's record changed: look, in case the mirror is behind."""
@@ -302,40 +303,11 @@ class InferenceWorker:
 
     def _on_step(self, event: Stepped) -> None:
         assignment = self._runs.get(event.job_id)
-        if assignment is None:
-            return
-        assignment.progress.step(event.step, event.steps, event.step_seconds)
-        assignment.changed.set()
         self._tally.stepped(event.step_seconds)
-        now = self._clock.monotonic()
-        due = assignment.preview_asked_at + 1 / self._settings.preview_hz
-        if (
-            event.step < event.steps
-            and now >= due
-            and not assignment.preview_pending
-            and self._leases.watched(assignment.job.id, now=now)
-        ):
-            assignment.preview_asked_at = now
-            assignment.preview_pending = self._engine.make_preview(assignment.run_id)
-
-    def _show_preview(self, report: PreviewMade) -> None:
-        assignment = self._runs.get(report.run_id)
-        if assignment is None:
-            return
-        assignment.preview_pending = False
-        if report.preview is None:
-            return
-        latest = assignment.progress.latest
-        header = PreviewHeader(
-            job_id=assignment.job.id,
-            attempt=assignment.job.attempt,
-            step=latest.step,
-            steps=latest.steps,
-            width=report.preview.width,
-            height=report.preview.height,
-        )
-        assignment.preview_frame = encode_preview(header, report.preview.jpeg)
-        assignment.changed.set()
+        if assignment is not None:
+            assignment.progress.step(event.step, event.steps, event.step_seconds)
+            assignment.changed.set()
+            self._previews.on_step(assignment, event, now=self._clock.monotonic())
 
 
 def _seed_of(job_id: str) -> int:
