@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   rate_limited: { status: 429, retryable: true },
   no_worker: { status: 503, retryable: true },
   superres_disabled: { status: 503, retryable: false },
+  draining: { status: 503, retryable: true },
   service_unavailable: { status: 503, retryable: true },
   storage_unavailable: { status: 503, retryable: true },
   wait_timeout: { status: 504, retryable: true },
@@ -172,6 +173,12 @@ export interface JobSubmitEnvelope {
   id?: string | number | null;
   /** lane by number (0..3) or name (urgent, normal, batch, background); default 1 */
   priority?: Lane | LaneName;
+  /** seconds since the epoch, UTC */
+  notBefore?: number | null;
+  /** seconds since the epoch, UTC */
+  startBy?: number | null;
+  /** seconds since the epoch, UTC */
+  finishBy?: number | null;
   /** at most 200 characters */
   idempotencyKey?: string | null;
   /** default false */
@@ -181,6 +188,7 @@ export interface JobSubmitEnvelope {
  * Rows 1, 2 and 4: a job, answered by `job:ack` once its record is durable.
  *
  * `jobType` says which parameters apply.  They stand flat beside it or under `params`; parsing merges the two.
+ * `notBefore` keeps the job waiting until then; not begun by `startBy` or not done by `finishBy`, it fails.
  */
 export type JobSubmit =
   | (JobSubmitEnvelope & { jobType: "generate" } & Omit<GenerateParams, "kind">)
@@ -209,7 +217,11 @@ export interface JobPreview {
   enabled?: boolean;
 }
 
-/** Row 31: move a job to another lane, or to another place within it. */
+/**
+ * Row 31: move a job to another lane, and a waiting one to another place within it.
+ *
+ * The place is one of `position` (an index), `place`, `before` or `after` (another waiting job of that lane).
+ */
 export interface JobPriority {
   type: "job:priority";
   /** at most 200 characters */
@@ -220,6 +232,11 @@ export interface JobPriority {
   priority: Lane | LaneName;
   /** place within its lane; 0 is next; 0.. */
   position?: number | null;
+  place?: "back" | "front" | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  before?: string | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  after?: string | null;
 }
 
 /** Row 22: keep a small text for 300 seconds; answered by `storage:put:ok`. */
@@ -825,6 +842,7 @@ export interface JobView {
   steps: number;
   /** default false */
   cancelling: boolean;
+  retryOf: string | null;
   outputs: readonly Output[];
   /** default false */
   partial: boolean;
@@ -856,12 +874,17 @@ export interface JobPage {
   total: number;
 }
 
-/** Body of `PATCH /v1/jobs/{id}`: another lane, another place within it, or both. */
+/** Body of `PATCH /v1/jobs/{id}`: another lane, another place within it, or both; as in `job:priority`. */
 export interface JobPatch {
   /** lane by number (0..3) or name (urgent, normal, batch, background) */
   priority?: Lane | LaneName | null;
   /** place within its lane; 0 is next; 0.. */
   position?: number | null;
+  place?: "back" | "front" | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  before?: string | null;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  after?: string | null;
 }
 
 /**
@@ -877,6 +900,21 @@ export interface ErrorBody {
   requestId: string;
   jobId?: string | null;
   url?: string | null;
+}
+
+/** `paused`: nothing is claimed, submits wait.  `draining`: nothing new is taken, what is there is finished. */
+export interface Gate {
+  /** default false */
+  paused?: boolean;
+  /** default false */
+  draining?: boolean;
+}
+
+/** Body of `PATCH /v1/queue`: the gates to set; the others stay as they are. */
+export interface QueueControlPatch {
+  queue?: Gate | null;
+  lanes?: { [key: string]: Gate };
+  workers?: { [key: string]: Gate };
 }
 
 /**
@@ -914,6 +952,7 @@ export interface Job {
   /** seconds since the epoch, UTC */
   finishBy: number | null;
   idempotencyKey: string | null;
+  retryOf: string | null;
   requestHash: string;
   params: GenerateParams | SuperResolutionParams | ComfyParams;
   outputs: readonly Output[];
@@ -973,6 +1012,13 @@ export interface Worker {
   startedAt: number;
   /** seconds since the epoch, UTC; default 0.0 */
   beatAt: number;
+}
+
+/** Key `queue` of the KV bucket `controls`; lanes by name, workers by name.  What is not listed is open. */
+export interface QueueControl {
+  queue: Gate;
+  lanes: { [key: string]: Gate };
+  workers: { [key: string]: Gate };
 }
 
 /**
@@ -1240,12 +1286,14 @@ export type HttpBody =
   | JobAccepted
   | JobPage
   | JobPatch
-  | ErrorBody;
+  | ErrorBody
+  | QueueControlPatch;
 
 /** Records of the KV buckets and payloads of the NATS subjects. */
 export type BusRecord =
   | Job
   | Worker
+  | QueueControl
   | DreamSession
   | ComfyInstance
   | ActiveMode

@@ -45,6 +45,9 @@ def new_job(submit: JobSubmit, *, owner: str, now: float, random_bits: Callable[
         state=JobState.QUEUED,
         priority=submit.priority,
         position=now,
+        not_before=submit.not_before,
+        start_by=submit.start_by,
+        finish_by=submit.finish_by,
         idempotency_key=key,
         request_hash=_request_hash(submit),
         params=params,
@@ -54,7 +57,30 @@ def new_job(submit: JobSubmit, *, owner: str, now: float, random_bits: Callable[
     )
 
 
+def retry_of(job: Job, *, now: float) -> Job:
+    """A new job that does an ended one again, in its lane, with the same parameters and seed.
+
+    Its id follows from the old one's, so that asking twice makes one retry.  The old record stays as it is:
+    terminal is final.
+    """
+    return Job(
+        id=job_id_of(job.owner, f"retry of {job.id}"),
+        owner=job.owner,
+        type=job.type,
+        state=JobState.QUEUED,
+        priority=job.priority,
+        position=now,
+        retry_of=job.id,
+        request_hash=job.request_hash,
+        params=job.params,
+        created_at=now,
+        enqueued_at=now,
+        updated_at=now,
+    )
+
+
 def _request_hash(submit: JobSubmit) -> str:
-    """What a repetition must match: parameters and priority as asked, not the seed drawn for them."""
-    asked = msgspec.json.encode((submit.params, submit.priority), order="sorted")
+    """What a repetition must match: everything that was asked, not the seed drawn for it."""
+    times = (submit.not_before, submit.start_by, submit.finish_by)
+    asked = msgspec.json.encode((submit.params, submit.priority, times), order="sorted")
     return hashlib.sha256(asked).hexdigest()

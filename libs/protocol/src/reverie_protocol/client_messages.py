@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,7 +20,7 @@ from reverie_protocol.dreams import (
     Threshold,
     TopK,
 )
-from reverie_protocol.jobs import JobId, JobParams, Lane, Prompt
+from reverie_protocol.jobs import JobId, JobParams, Lane, Prompt, Seconds
 from reverie_protocol.quantities import Epoch
 from reverie_protocol.sizes import Size
 
@@ -35,6 +35,7 @@ Priority = Annotated[
         extra={"by_name": True},
     ),
 ]
+EndOfLane = Literal["front", "back"]
 QueuePosition = Annotated[int, Meta(ge=0, description="place within its lane; 0 is next")]
 
 
@@ -84,10 +85,14 @@ class JobSubmit(ClientMessage, frozen=True, kw_only=True, tag="job:submit"):
     """Rows 1, 2 and 4: a job, answered by `job:ack` once its record is durable.
 
     `jobType` says which parameters apply.  They stand flat beside it or under `params`; parsing merges the two.
+    `notBefore` keeps the job waiting until then; not begun by `startBy` or not done by `finishBy`, it fails.
     """
 
     params: JobParams
     priority: Priority = Lane.NORMAL
+    not_before: Seconds | None = None
+    start_by: Seconds | None = None
+    finish_by: Seconds | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     previews: bool = False
 
@@ -106,11 +111,17 @@ class JobPreview(ClientMessage, frozen=True, kw_only=True, tag="job:preview"):
 
 
 class JobPriority(ClientMessage, frozen=True, kw_only=True, tag="job:priority"):
-    """Row 31: move a job to another lane, or to another place within it."""
+    """Row 31: move a job to another lane, and a waiting one to another place within it.
+
+    The place is one of `position` (an index), `place`, `before` or `after` (another waiting job of that lane).
+    """
 
     job_id: JobId
     priority: Priority
     position: QueuePosition | None = None
+    place: EndOfLane | None = None
+    before: JobId | None = None
+    after: JobId | None = None
 
 
 class DreamStart(ClientMessage, frozen=True, kw_only=True, tag="dream:start"):

@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     NO_WORKER = "no_worker"
     SUPERRES_DISABLED = "superres_disabled"
     SERVICE_UNAVAILABLE = "service_unavailable"
+    DRAINING = "draining"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     WAIT_TIMEOUT = "wait_timeout"
     INTERNAL = "internal"
@@ -111,6 +112,9 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
     ErrorCode.NO_WORKER: ErrorTraits(503, True, "No worker that could do this job is running."),
     ErrorCode.SUPERRES_DISABLED: ErrorTraits(
         503, False, "No worker offers super-resolution; nothing was started."
+    ),
+    ErrorCode.DRAINING: ErrorTraits(
+        503, True, "The queue, or this lane, is being drained: it takes no new jobs."
     ),
     ErrorCode.SERVICE_UNAVAILABLE: ErrorTraits(
         503, True, "The service behind this request, or the message bus, cannot be reached."

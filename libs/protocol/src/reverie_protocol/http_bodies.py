@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from reverie_protocol.client_messages import Priority, QueuePosition
+from reverie_protocol.client_messages import EndOfLane, Priority, QueuePosition
 from reverie_protocol.errors import ErrorCodeText, FieldError
 from reverie_protocol.jobs import (
     JobError,
+    JobId,
     JobMeta,
     JobParams,
     JobState,
@@ -48,6 +49,7 @@ class JobView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     step: StepIndex = 0
     steps: StepCount = 0
     cancelling: bool = False
+    retry_of: str | None = None
     outputs: tuple[Output, ...] = ()
     partial: bool = False
     error: JobError | None = None
@@ -77,10 +79,13 @@ class JobPage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class JobPatch(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
-    """Body of `PATCH /v1/jobs/{id}`: another lane, another place within it, or both."""
+    """Body of `PATCH /v1/jobs/{id}`: another lane, another place within it, or both; as in `job:priority`."""
 
     priority: Priority | None = None
     position: QueuePosition | None = None
+    place: EndOfLane | None = None
+    before: JobId | None = None
+    after: JobId | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):

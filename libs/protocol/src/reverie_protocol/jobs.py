@@ -197,6 +197,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     start_by: Seconds | None = None
     finish_by: Seconds | None = None
     idempotency_key: str | None = None
+    retry_of: str | None = None
     request_hash: str = ""
     params: JobParams
     outputs: tuple[Output, ...] = ()

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from reverie_protocol.controls import QueueControl
 from reverie_protocol.dreams import DreamCandidateEvent, DreamSession, DreamStatusEvent
 from reverie_protocol.instances import ActiveMode, AuditEvent, ComfyInstance, SystemAlert
 from reverie_protocol.jobs import Job, JobId, Progress, Worker
@@ -14,6 +15,8 @@ from reverie_protocol.server_messages import QueueState, SystemBackends, SystemS
 
 JOBS_BUCKET: Final = "jobs"
 WORKERS_BUCKET: Final = "workers"
+CONTROLS_BUCKET: Final = "controls"
+QUEUE_CONTROL_KEY: Final = "queue"
 WORKER_TTL_S: Final = 30.0
 DREAMS_BUCKET: Final = "dreams"
 COMFY_INSTANCES_BUCKET: Final = "comfy_instances"
@@ -215,6 +218,14 @@ BUCKETS: Final = (
         "each worker its own",
         "heartbeats",
         ttl_s=WORKER_TTL_S,
+    ),
+    Bucket(
+        CONTROLS_BUCKET,
+        "queue",
+        QueueControl,
+        "gateways: one compare-and-set per change",
+        "which lanes and workers, or the whole queue, are paused or draining",
+        history=16,
     ),
     Bucket(DREAMS_BUCKET, "<sessionId>", DreamSession, "dreams", "one record per dream session"),
     Bucket(COMFY_INSTANCES_BUCKET, "<name>", ComfyInstance, "comfy-bridge", "the ComfyUI instances"),

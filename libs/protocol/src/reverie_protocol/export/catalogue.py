@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import inspect
 
-from reverie_protocol import http_bodies
+from reverie_protocol import controls, http_bodies
 from reverie_protocol.preview import PreviewHeader
 from reverie_protocol.registry import CLIENT_MESSAGES, SERVER_MESSAGES
 from reverie_protocol.subjects import BUCKETS, SUBJECTS
@@ -21,6 +21,7 @@ HTTP_BODIES: Final[Structs] = (
     http_bodies.JobPage,
     http_bodies.JobPatch,
     http_bodies.ErrorBody,
+    controls.QueueControlPatch,
 )
 
 #: Records of the KV buckets and payloads of the NATS subjects, each once.
@@ -68,4 +69,5 @@ def _collect(info: inspect.Type, found: dict[str, inspect.StructType | inspect.E
 
 def accepted_names() -> frozenset[str]:
     """Names of the structs that clients send, and of what these hold."""
-    return frozenset(reachable((*CLIENT_MESSAGES.values(), http_bodies.JobPatch)))
+    bodies = (http_bodies.JobPatch, controls.QueueControlPatch)
+    return frozenset(reachable((*CLIENT_MESSAGES.values(), *bodies)))
