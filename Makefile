@@ -18,10 +18,12 @@ check: setup ## lint, types, import boundaries, dependencies, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m reverie_protocol.export --check
+	$(BIN)/python -m reverie_gateway.openapi --check
 	tools/check-dependencies $(BIN)
 
 generate: setup ## JSON Schema, AsyncAPI, OpenAPI and TypeScript from libs/protocol
 	$(BIN)/python -m reverie_protocol.export
+	$(BIN)/python -m reverie_gateway.openapi
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -285,9 +285,9 @@ class Client:
 
     async def settle(self) -> None:
         """Read everything that was sent before now."""
-        number = next(_serial)
-        await self.send({"type": "ping", "id": number})
-        await self.until("pong", id=number)
+        mark = f"settled-{next(_serial)}"
+        await self.send({"type": "ping", "id": mark})
+        await self.until("pong", id=mark)
 
     def types(self, job_id: str) -> list[str]:
         return [message["type"] for message in self.seen if message.get("jobId") == job_id]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from reverie_gateway.openapi.__main__ import FILE, main
-from reverie_gateway.openapi.document import openapi_document
+from reverie_gateway.openapi.document import encoded_document, openapi_document
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
 
 ROOT = Path(__file__).parents[3]
@@ -74,7 +74,7 @@ async def test_it_describes_every_route_and_no_other(gateway):
     from reverie_gateway.app import Parts, build_app
 
     served = await gateway.http.get("/schema/openapi.json")
-    assert served.content == (ROOT / FILE).read_bytes()
+    assert served.content == encoded_document()
     app = build_app(Parts(**dict.fromkeys(Parts.__struct_fields__)))
     routes = {
         (method.lower(), re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path))
@@ -100,3 +100,10 @@ async def test_real_answers_fit_their_schemas(gateway, worker):
     validator("StorageReport").validate((await gateway.http.get("/storage/health")).json())
     for path in ("/v1/jobs/none", "/v1/jobs?limit=x"):
         validator("ErrorBody").validate((await gateway.http.get(path)).json())
+
+
+def test_the_readme_lists_the_settings_as_they_are():
+    from reverie_gateway.settings import Settings
+    from reverie_runtime.settings import document_settings
+
+    assert document_settings(Settings) in (Path(__file__).parents[1] / "README.md").read_text()

@@ -196,7 +196,8 @@ async def test_previews_go_only_to_the_socket_that_asked(gateway, worker, prompt
 async def test_previews_can_be_asked_for_later_for_one_job_or_for_all_and_the_interest_is_repeated(
     gateway, worker
 ):
-    async with gateway.socket() as client:
+    async with gateway.socket() as client, gateway.socket() as other:
+        await other.send({"type": "hello", "previews": True})
         held = await worker.claim(await client.submit())
         await client.until("job:state", state="running")
         while not worker.watched.empty():
@@ -208,6 +209,7 @@ async def test_previews_can_be_asked_for_later_for_one_job_or_for_all_and_the_in
         await client.send({"type": "job:preview", "jobId": held.job_id, "enabled": False})
         await client.until("job:preview:ok", jobId=held.job_id)
         await worker.preview(held, picture=b"unwanted")
+        await other.until_picture()
         await client.send({"type": "hello", "id": 2, "previews": True})
         hello = await client.until("hello:ok")
         assert (hello["id"], hello["previews"]) == (2, True)
