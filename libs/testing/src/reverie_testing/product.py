@@ -103,7 +103,7 @@ class Product:
     def nats_url(self) -> str:
         """The nats-server that belongs to it."""
         for path in self.data.rglob("*.conf"):
-            if found := re.search(r"(\d{4,5})", path.read_text()):
+            if found := re.search(r'"listen": "[\d.]+:(\d+)"', path.read_text()):
                 return f"nats://127.0.0.1:{found.group(1)}"
         pytest.fail("no NATS configuration in the data folder")
 
