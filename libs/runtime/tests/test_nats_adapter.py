@@ -80,7 +80,7 @@ async def test_senders_do_not_wait_for_a_frozen_server_without_end(
 ) -> None:
     nats_server.pause()
     async with asyncio.timeout(30):
-        for _ in range(40):
+        for _ in range(200):
             await bus.publish("a", bytes(500_000))
     await connection(bus, up=False)
     nats_server.resume()

@@ -210,6 +210,18 @@ async def test_a_request_that_nobody_answers_times_out(bus: Bus) -> None:
         await bus.request("silent", b"", timeout=0.05)
 
 
+async def test_a_request_that_waits_when_the_server_goes_fails_at_once(
+    bus: Bus, bus_server: BusServer
+) -> None:
+    heard = Inbox()
+    await bus.subscribe("silent", heard)
+    asking = asyncio.create_task(bus.request("silent", b"", timeout=PATIENCE_S))
+    await heard.take()
+    bus_server.kill()
+    with pytest.raises(BusUnavailable):
+        await asking
+
+
 async def test_a_subscription_survives_a_restart_of_the_server(bus: Bus, bus_server: BusServer) -> None:
     inbox = Inbox()
     await bus.subscribe("a", inbox)
