@@ -10,6 +10,7 @@ from reverie_launcher.client.http import HttpClient
 from reverie_launcher.data_directory import DataDirectory
 from reverie_launcher.exits import Failure
 from reverie_launcher.plan import Plan
+from reverie_protocol.jobs import Vram
 
 
 async def banner_rows(
@@ -31,10 +32,10 @@ async def banner_rows(
 async def _device(address: Address) -> str:
     try:
         async with HttpClient(address) as http:
-            device = (await http.status()).get("vram", {}).get("device", "")
+            device = (await http.status()).vram.device
     except Failure:
         return "unknown"
-    return "CPU" if device in ("", "No GPU") else str(device)
+    return "CPU" if device == Vram().device else device
 
 
 def short_path(path: str) -> str:

@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reverie_launcher.client.address import Address
-from reverie_launcher.client.http import HttpClient, JobView
+from reverie_launcher.client.http import HttpClient
 from reverie_launcher.exits import ExitCode, Failure
 from reverie_launcher.readiness import why_not_ready
-from reverie_protocol.jobs import JobState, Lane
+from reverie_protocol.http_bodies import JobView
+from reverie_protocol.jobs import JobState
+from reverie_protocol.server_messages import SystemStatus
 
 #: As many of a job's id as a table on a terminal shows; `reverie cancel` takes any unique beginning.
 SHORT_ID_CHARS = 8
@@ -66,10 +68,10 @@ def job_table(shown: Sequence[JobView], *, id_chars: int | None) -> Table:
         table.add_row(
             job.job_id[:id_chars],
             Text("cancelling" if job.cancelling else job.state, style=STATE_STYLES[job.state]),
-            Lane(job.priority).name.lower() if job.priority in list(Lane) else str(job.priority),
+            job.priority.name.lower(),
             _progress(job),
-            age(now - (job.timestamps.get("createdAt") or now)),
-            Text(" ".join(str(job.params.get("prompt", job.type)).split())),
+            age(now - job.timestamps.created_at),
+            Text(" ".join(getattr(job.params, "prompt", job.type).split())),
         )
     return table
 
@@ -77,7 +79,7 @@ def job_table(shown: Sequence[JobView], *, id_chars: int | None) -> Table:
 def _progress(job: JobView) -> str:
     if job.state is JobState.QUEUED and job.position is not None:
         return "next" if job.position == 0 else f"{job.position} before it"
-    if job.state is JobState.RUNNING and job.progress is not None:
+    if job.state is JobState.RUNNING:
         return f"{job.progress:.0%}"
     if job.state is JobState.FAILED and job.error is not None:
         return job.error.code
@@ -141,25 +143,25 @@ async def status(address: Address, *, as_json: bool) -> bool:
     if as_json:
         print_json({"url": address.url, "ready": ready, "readiness": answer, "system": system})
         return ready
-    Console().print(_status_table(address, ready, answer, system))
+    Console().print(status_table(address, ready, answer, system))
     return ready
 
 
-def _status_table(address: Address, ready: bool, answer: dict[str, Any], system: dict[str, Any]) -> Table:
+def status_table(address: Address, ready: bool, answer: dict[str, Any], system: SystemStatus) -> Table:
+    """A row per part of the platform."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    state = (
-        Text("ready", style="green") if ready else Text(f"not ready: {why_not_ready(answer)}", style="red")
-    )
+    state = Text("ready", style="green")
+    if not ready:
+        state = Text(f"not ready: {why_not_ready(answer)}", style="red")
+    vram, queue, storage = system.vram, system.queue_state, system.storage
     table.add_row("gateway", Text.assemble(address.url, "  ", state))
-    vram, queue, storage = (system.get(key) or {} for key in ("vram", "queueState", "storage"))
-    table.add_row("workers", f"{system.get('workers', 0)}  ({vram.get('device', 'No GPU')})")
-    table.add_row("mode", str(system.get("mode") or "none is loaded"))
-    table.add_row("queue", f"{queue.get('running', 0)} running, {queue.get('pending', 0)} waiting")
-    if vram.get("total_gb"):
-        table.add_row("memory", f"{vram['used_gb']:.1f} of {vram['total_gb']:.1f} GB")
-    table.add_row(
-        "storage", f"{storage.get('provider', '')} {'ok' if storage.get('ok') else 'failing'}".strip()
-    )
+    table.add_row("workers", str(system.workers) if system.workers else Text("none", style="red"))
+    if vram.total_gb:
+        table.add_row("memory", f"{vram.used_gb:.1f} of {vram.total_gb:.1f} GB on {vram.device}")
+    table.add_row("mode", system.mode or "none is loaded")
+    table.add_row("queue", f"{queue.running} running, {queue.pending} waiting")
+    stores = Text("works", style="green") if storage.ok else Text("fails", style="red")
+    table.add_row("storage", Text.assemble(storage.provider, "  ", stores))
     return table

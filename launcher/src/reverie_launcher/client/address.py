@@ -29,7 +29,7 @@ class Address(NamedTuple):
 
 def parse_address(text: str) -> Address:
     """The address in what a person typed: a URL, or host and port; Failure for anything else."""
-    given = text.strip().rstrip("/")
+    given = text.strip()
     url = given if "://" in given else f"http://{given}"
     try:
         parts = urlsplit(url)
@@ -42,7 +42,7 @@ def parse_address(text: str) -> Address:
             f"{text!r} is no address of a Reverie server.",
             advice=f"Give one like {DEFAULT_URL} with --url or in REVERIE_URL.",
         )
-    return Address(url, _is_local(host))
+    return Address(url.rstrip("/"), _is_local(host))
 
 
 def _is_local(host: str) -> bool:

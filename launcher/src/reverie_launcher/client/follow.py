@@ -11,11 +11,12 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 
-from reverie_launcher.client.http import HttpClient, JobView
+from reverie_launcher.client.http import HttpClient
 from reverie_launcher.client.refusals import failure, not_reverie, unreachable
 from reverie_launcher.client.tracking import Link, Preview, Tracked, advance
 from reverie_launcher.exits import ExitCode, Failure
 from reverie_protocol.errors import ErrorCode
+from reverie_protocol.http_bodies import JobView
 from reverie_protocol.jobs import JobState
 from reverie_protocol.preview import decode_preview
 from reverie_protocol.server_messages import (

@@ -11,41 +11,13 @@ import msgspec
 
 from reverie_launcher.client.address import Address
 from reverie_launcher.client.refusals import http_failure, not_reverie, unreachable
-from reverie_protocol.http_bodies import JobAccepted
-from reverie_protocol.jobs import JobError, JobMeta, JobState, Output
+from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView
+from reverie_protocol.jobs import JobState
+from reverie_protocol.server_messages import SystemStatus
 
 TIMEOUT_S = 15.0
 
 T = TypeVar("T")
-
-
-class JobView(msgspec.Struct, rename="camel"):
-    """What we read of a job as `GET /v1/jobs/{id}` shows it."""
-
-    job_id: str
-    state: JobState
-    type: str
-    priority: int
-    attempt: int
-    position: int | None = None
-    cancelling: bool = False
-    progress: float | None = None
-    phase: str | None = None
-    step: int | None = None
-    steps: int | None = None
-    outputs: tuple[Output, ...] = ()
-    error: JobError | None = None
-    meta: JobMeta | None = None
-    partial: bool = False
-    params: dict[str, Any] = {}
-    timestamps: dict[str, float | None] = {}
-
-
-class JobPage(msgspec.Struct):
-    """What we read of `GET /v1/jobs`."""
-
-    jobs: tuple[JobView, ...]
-    total: int = 0
 
 
 class HttpClient:
@@ -83,9 +55,9 @@ class HttpClient:
         headers = {"Idempotency-Key": idempotency_key}
         return _decode(await self._request("POST", "/v1/jobs", json=body, headers=headers), JobAccepted)
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> SystemStatus:
         """State of the platform, as `system:status` has it."""
-        return _decode(await self._get("/v1/system/status"), dict[str, Any])
+        return _decode(await self._get("/v1/system/status"), SystemStatus)
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether the server says that it can work, and its whole answer."""

@@ -9,6 +9,7 @@ import msgspec
 
 from reverie_launcher.exits import ExitCode, Failure
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, FieldError
+from reverie_protocol.http_bodies import ErrorBody
 
 #: What a person can do about a code; for the others the server's message says enough.
 ADVICE: dict[ErrorCode, str] = {
@@ -46,14 +47,6 @@ _EXIT_CODES: dict[ErrorCode, ExitCode] = {
 }
 
 
-class _Problem(msgspec.Struct, rename="camel"):
-    """What we read of the body of an HTTP error."""
-
-    detail: str | list[FieldError] = ""
-    code: str = ""
-    job_id: str | None = None
-
-
 def failure(
     code: str, message: str, *, fields: Sequence[FieldError] = (), job_id: str | None = None
 ) -> Failure:
@@ -72,14 +65,12 @@ def failure(
 def http_failure(status: int, body: bytes) -> Failure:
     """The Failure for an HTTP answer of 400 or more."""
     try:
-        problem = msgspec.json.decode(body, type=_Problem)
+        error = msgspec.json.decode(body, type=ErrorBody)
     except msgspec.DecodeError:
-        problem = _Problem()
-    if not problem.code:
         return not_reverie(f"the server answered {status}")
-    if isinstance(problem.detail, str):
-        return failure(problem.code, problem.detail, job_id=problem.job_id)
-    return failure(problem.code, "the request is invalid", fields=problem.detail, job_id=problem.job_id)
+    if isinstance(error.detail, str):
+        return failure(error.code, error.detail, job_id=error.job_id)
+    return failure(error.code, "the request is invalid", fields=error.detail, job_id=error.job_id)
 
 
 def not_reverie(what: str) -> Failure:
