@@ -70,7 +70,7 @@ class Product:
 
     def pid_of(self, name: str) -> int:
         """Process id of one of `CHILDREN`; KeyError while it is not there."""
-        return self.processes()[name].pid
+        return int(self.processes()[name].pid)
 
     def kill(self, name: str) -> int:
         """kill -9 that child; its process id, so that a test can see another come."""
@@ -82,7 +82,8 @@ class Product:
         """The job as polling shows it."""
         answer = httpx.get(f"{self.url}/v1/jobs/{job_id}", timeout=10)
         answer.raise_for_status()
-        return answer.json()
+        view: dict[str, Any] = answer.json()
+        return view
 
     def finished(self, job_id: str) -> dict[str, Any]:
         """The job once it is in a terminal state."""
@@ -91,14 +92,15 @@ class Product:
             job = self.job(job_id)
             return job if job["state"] in ("completed", "failed", "cancelled") else None
 
-        return until(terminal, f"job {job_id} to end")
+        view: dict[str, Any] = until(terminal, f"job {job_id} to end")
+        return view
 
     def submit(self, **body: Any) -> str:
         """Submit a job over HTTP; its id."""
         request = {"jobType": "generate", "prompt": "a red circle on a blue background", **body}
         answer = httpx.post(f"{self.url}/v1/jobs", json=request, timeout=10)
         assert answer.status_code == 202, answer.text
-        return answer.json()["jobId"]
+        return str(answer.json()["jobId"])
 
     def nats_url(self) -> str:
         """The nats-server that belongs to it."""

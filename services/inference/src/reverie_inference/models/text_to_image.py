@@ -11,8 +11,6 @@ import msgspec
 from reverie_inference.models.loaded import Family, Size
 from reverie_protocol.errors import ErrorCode, ReverieError
 
-_LATENT_CHANNELS = 4
-
 
 class Geometry(msgspec.Struct, frozen=True):
     """Native size of a pipeline and what the sides of its pictures must be divisible by, in pixels."""
@@ -45,7 +43,8 @@ def _takes_pictures(parameters: Any) -> bool:
 
 
 def _plain_unet(pipeline: Any) -> bool:
-    return bool(pipeline.unet.config.in_channels == _LATENT_CHANNELS)
+    """Whether the UNet takes the autoencoder's latents and nothing beside them (inpainting adds a mask, say)."""
+    return bool(pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels)
 
 
 def pipeline_geometry(pipeline: Any) -> Geometry:
