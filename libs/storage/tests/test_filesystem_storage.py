@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from reverie_storage.filesystem import FilesystemStorage
 from reverie_storage.port import StorageUnavailable, content_key, content_type_of
 
