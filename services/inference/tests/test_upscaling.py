@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import TypeVar
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,17 @@ from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.super_resolution import Upscaler
 from reverie_protocol.jobs import GenerateParams, Phase
 
+T = TypeVar("T")
+
+
+def value_of(work: Generator[None, None, T]) -> T:
+    """Carry out all pieces of the work; its value."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
 
 @pytest.fixture(scope="module")
 def upscalers() -> dict[int, Upscaler]:
@@ -25,8 +39,8 @@ def upscalers() -> dict[int, Upscaler]:
 @pytest.mark.parametrize("shape", [(64, 64), (70, 33), (65, 130)])
 def test_tiles_join_without_a_seam(upscalers: dict[int, Upscaler], shape: tuple[int, int]) -> None:
     image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(1))
-    whole = upscale(upscalers[2], image, tile=1000)
-    tiled = upscale(upscalers[2], image, tile=32)
+    whole = value_of(upscale(upscalers[2], image, tile=1000))
+    tiled = value_of(upscale(upscalers[2], image, tile=32))
     assert whole.shape == (1, 3, shape[0] * 2, shape[1] * 2)
     assert torch.allclose(whole, tiled, atol=1e-5)
 
@@ -41,7 +55,7 @@ def test_a_tile_sees_no_more_than_itself_and_its_margin(upscalers: dict[int, Ups
             seen.append(image.shape)
             return upscalers[2].upscale(image)
 
-    upscale(Watching(), torch.rand(1, 3, 200, 300), tile=64, margin=16)
+    value_of(upscale(Watching(), torch.rand(1, 3, 200, 300), tile=64, margin=16))
     assert max(max(shape[2:]) for shape in seen) <= 64 + 2 * 16
 
 
@@ -53,7 +67,7 @@ def test_a_picture_goes_to_eight_bits_and_back_unchanged() -> None:
 
 def test_the_plan_is_carried_out_in_its_order(upscalers: dict[int, Upscaler]) -> None:
     plan = PicturePlan((64, 64), (4, 2), (384, 320), 1, (768, 640))
-    assert finish_picture(torch.rand(1, 3, 64, 64), plan, upscalers).size == (768, 640)
+    assert value_of(finish_picture(torch.rand(1, 3, 64, 64), plan, upscalers)).size == (768, 640)
 
 
 def test_the_engine_upscales_what_the_plan_asks_and_says_so(
@@ -75,3 +89,21 @@ def test_the_engine_upscales_what_the_plan_asks_and_says_so(
     assert last.picture.size == (128, 128)
     assert (last.meta.sr, last.meta.sr_passes, last.meta.sr_scale_per_pass) == (True, 1, 2)
     assert (last.meta.size, last.meta.native_size) == ("128x128", "64x64")
+
+
+def test_a_job_leaves_between_two_tiles_with_what_was_drawn(
+    models: dict[str, LoadedModel], upscalers: dict[int, Upscaler]
+) -> None:
+    model = models["sd15"]
+    params = GenerateParams(
+        prompt="x", size="256x256", num_inference_steps=1, superres=True, superres_magnitude=3
+    )
+    engine = StepEngine(model, upscalers=upscalers)
+    engine.admit("job", resolve_request(params, model, scales=upscalers, fallback_seed=0))
+    while Started("job", Phase.UPSCALING) not in engine.step():
+        pass
+    assert engine.step() == []
+    left = engine.leave("job", keep_partial=True)
+    assert left is not None
+    assert left.picture is not None
+    assert left.picture.size == (256, 256)

@@ -18,6 +18,9 @@ def main() -> int:
     # OpenMP threads that wait by spinning take the cores from each other as soon as anything else runs; read when
     # torch is imported, in the engine's thread.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What they say at import concerns their developers.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     # Nothing here talks to the hub but the loading of a hub id.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     return run_service("inference", Settings, serve, tolerated_sections=OTHER_SECTIONS)

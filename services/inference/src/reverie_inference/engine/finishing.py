@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 import numpy as np
 import structlog
@@ -12,6 +12,9 @@ from PIL import Image
 from reverie_inference.engine.picture_plan import SUPERRES_SCALE, PicturePlan
 from reverie_inference.engine.upscaling import Upscaler, upscale
 from reverie_inference.models.loaded import Size
+
+#: Largest partial picture that is brought to the size that was asked for, in pixels.
+PARTIAL_PX = 1024 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +34,8 @@ def decoded_picture(decoded: torch.Tensor) -> torch.Tensor:
 
 def to_image(picture: torch.Tensor) -> Image.Image:
     """[1, 3, H, W] of 0..1 to eight bits a channel, rounded as diffusers does."""
-    values = picture[0].permute(1, 2, 0).float().cpu().numpy()
-    return Image.fromarray((values * 255).round().astype(np.uint8))
+    values = (picture[0].float() * 255).round_().to(torch.uint8)
+    return Image.fromarray(values.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def to_picture(image: Image.Image, device: torch.device) -> torch.Tensor:
@@ -43,20 +46,30 @@ def to_picture(image: Image.Image, device: torch.device) -> torch.Tensor:
 
 def finish_picture(
     picture: torch.Tensor, plan: PicturePlan, upscalers: Mapping[int, Upscaler]
-) -> Image.Image:
-    """The plan's final picture; `picture` is [1, 3, H, W] of 0..1 as it was drawn."""
+) -> Generator[None, None, Image.Image]:
+    """The plan's final picture; `picture` is [1, 3, H, W] of 0..1 as it was drawn.
+
+    Yields between the tiles of super-resolution; the generator's value is the picture.
+    """
     if not needs_upscaling(plan):
         return to_image(picture)
     enlarged = picture.float()
     for scale in plan.scales:
-        enlarged = upscale(upscalers[scale], enlarged)
+        enlarged = yield from upscale(upscalers[scale], enlarged)
     image = _resize(to_image(enlarged), plan.picture)
     if not plan.superres_passes:
         return image
     enlarged = to_picture(image, picture.device)
     for _ in range(plan.superres_passes):
-        enlarged = upscale(upscalers[SUPERRES_SCALE], enlarged)
+        enlarged = yield from upscale(upscalers[SUPERRES_SCALE], enlarged)
     return to_image(enlarged)
+
+
+def finish_partial(picture: torch.Tensor, plan: PicturePlan) -> Image.Image:
+    """A picture that was left unfinished, quickly: at its size where that is small, else as it was drawn."""
+    image = to_image(picture)
+    small = plan.picture[0] * plan.picture[1] <= PARTIAL_PX
+    return _resize(image, plan.picture) if small else image
 
 
 def _resize(image: Image.Image, size: Size) -> Image.Image:

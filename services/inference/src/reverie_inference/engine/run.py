@@ -13,6 +13,7 @@ from reverie_inference.engine.callback_sampling import CallbackSampling
 from reverie_inference.engine.events import Event, Finished, Started, Stepped
 from reverie_inference.engine.finishing import (
     decoded_picture,
+    finish_partial,
     finish_picture,
     needs_upscaling,
     to_picture,
@@ -74,7 +75,7 @@ class Run:
         if not keep_partial or not self._sampling.step:
             return None
         decoded = self._sampling.decode(self._sampling.estimate())
-        return finish_picture(decoded_picture(decoded), self._request.plan, self._upscalers)
+        return finish_partial(decoded_picture(decoded), self._request.plan)
 
     def _run_steps(self, sampling: Sampling) -> Work:
         yield [Started(self.job_id, Phase.ENCODING)]
@@ -109,7 +110,14 @@ class Run:
     def _finish(self, picture: torch.Tensor) -> Work:
         if needs_upscaling(self._request.plan):
             yield [Started(self.job_id, Phase.UPSCALING)]
-        image = finish_picture(picture, self._request.plan, self._upscalers)
+        finishing = finish_picture(picture, self._request.plan, self._upscalers)
+        while True:
+            try:
+                next(finishing)
+            except StopIteration as end:
+                image: Image.Image = end.value
+                break
+            yield []
         yield [Finished(self.job_id, image, self.meta)]
 
     def _stepped(self, step: int) -> Stepped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Protocol
 
 import torch
@@ -18,18 +18,20 @@ class Upscaler(Protocol):
     scale: int
 
     def upscale(self, image: torch.Tensor) -> torch.Tensor:
-        """[N, 3, H, W] of 0..1 to [N, 3, scale*H, scale*W]."""
+        """[N, 3, H, W] of 0..1 to [N, 3, scale*H, scale*W] of 0..1."""
 
 
-@torch.no_grad()
 def upscale(
     upscaler: Upscaler, image: torch.Tensor, *, tile: int = TILE_PX, margin: int = MARGIN_PX
-) -> torch.Tensor:
-    """Enlarge [1, 3, H, W] of 0..1; memory stays that of one tile beside the result."""
+) -> Generator[None, None, torch.Tensor]:
+    """Enlarge [1, 3, H, W] of 0..1, one tile at a time; memory stays that of one tile beside the result.
+
+    Yields after each tile, so that a job can leave between two of them; the generator's value is the result.
+    """
     _, _, height, width = image.shape
-    if height <= tile and width <= tile:
-        return upscaler.upscale(image).clamp(0, 1)
     scale = upscaler.scale
+    if height <= tile and width <= tile:
+        return upscaler.upscale(image)
     result = image.new_empty(1, 3, height * scale, width * scale)
     for top, bottom in _spans(height, tile):
         for left, right in _spans(width, tile):
@@ -39,7 +41,8 @@ def upscale(
             rows = slice((top - first_row) * scale, (bottom - first_row) * scale)
             columns = slice((left - first_column) * scale, (right - first_column) * scale)
             place = result[:, :, top * scale : bottom * scale, left * scale : right * scale]
-            place.copy_(enlarged[:, :, rows, columns].clamp(0, 1))
+            place.copy_(enlarged[:, :, rows, columns])
+            yield
     return result
 
 

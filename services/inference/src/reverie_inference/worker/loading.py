@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ _GB = 1024**3
 
 def load_engine(settings: InferenceSettings) -> tuple[StepEngine, Capabilities]:
     """Load the model and its super-resolution; the errors of `load_pipeline`."""
+    quiet_libraries()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     model = load_pipeline(
@@ -31,9 +34,18 @@ def load_engine(settings: InferenceSettings) -> tuple[StepEngine, Capabilities]:
         config=Path(settings.config) if settings.config else None,
         revision=settings.revision or None,
     )
+    if model.device.type == "cuda":
+        torch.cuda.set_device(model.device)  # where this thread records what it waits for
     upscalers = _load_upscalers(settings, model)
     engine = StepEngine(model, upscalers=upscalers, capacity=settings.slots)
     return engine, capabilities_of(engine)
+
+
+def quiet_libraries() -> None:
+    """Keep what the libraries tell their developers out of an operator's log."""
+    logging.getLogger("torch").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers|transformers")
 
 
 def capabilities_of(engine: StepEngine) -> Capabilities:
