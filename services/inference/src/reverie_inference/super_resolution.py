@@ -8,6 +8,7 @@ repeating its pixels, is added.
 
 import math
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -43,8 +44,8 @@ class Upscaler(nn.Module):
     @torch.inference_mode()
     def upscale(self, image: Tensor) -> Tensor:
         """Enlarges float pictures [N, 3, H, W] in 0 to 1; the result is in 0 to 1 too."""
-        weight = self.body[0].weight
-        enlarged = self(image.to(device=weight.device, dtype=weight.dtype))
+        weight = cast(Tensor, self.body[0].weight)
+        enlarged: Tensor = self(image.to(device=weight.device, dtype=weight.dtype))
         return enlarged.clamp(0, 1).to(device=image.device, dtype=image.dtype)
 
 
