@@ -24,6 +24,7 @@ from reverie_runtime.bus.port import (
     RevisionConflict,
     WriteUncertain,
 )
+from reverie_runtime.crash_points import crash_point
 
 JOBS = BucketConfig(name=JOBS_BUCKET, history=64, republish="job.state")
 #: Rounds of read, compare and write before a call gives up; each lost round means that somebody else won one.
@@ -87,11 +88,13 @@ class JobStore:
             op = self._new_op()
             ops.add(op)
             written = replace(job, op=op, job_seq=1)
+            crash_point("before.submit")
             try:
                 revision = await self._bucket.create(job.id, _encoder.encode(written))
             except (RevisionConflict, WriteUncertain):
                 stored = await self.get(job.id)
             else:
+                crash_point("after.submit")
                 return Submitted(Stored(written, revision), existing=False)
             if stored is not None:
                 return self._same_request(stored, job, mine=await self._written_by(stored, ops))
@@ -119,11 +122,14 @@ class JobStore:
             op = self._new_op()
             ops.add(op)
             changed = replace(changed, op=op, job_seq=stored.job.job_seq + 1)
+            transition = f"{stored.job.state}-{changed.state}"
+            crash_point(f"before.{transition}")
             try:
                 revision = await self._bucket.update(job_id, _encoder.encode(changed), stored.revision)
             except (RevisionConflict, WriteUncertain):
                 stored = None
             else:
+                crash_point(f"after.{transition}")
                 return Stored(changed, revision)
         raise BusUnavailable("the job could not be written")
 

@@ -10,6 +10,7 @@ from reverie_gateway.session import Request, Session
 from reverie_protocol.client_messages import Hello, JobCancel, JobPreview, JobSubmit, Resume
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.server_messages import HelloOk, JobAck, JobCancelOk, JobPreviewOk, Resumed
+from reverie_runtime.crash_points import crash_point
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class Conversation:
                     existing=submitted.existing,
                 )
             )
+            crash_point("acknowledged.submit")
             if request.previews and not job.state.terminal:
                 session.watch(job.id, enabled=True)
             if submitted.existing:
@@ -84,6 +86,7 @@ class Conversation:
     async def _cancel(self, request: JobCancel) -> None:
         stored = await self._jobs.cancel(request.job_id, owner=self._session.owner)
         self._session.answer(JobCancelOk(id=request.id, job_id=request.job_id, state=stored.job.state))
+        crash_point("acknowledged.cancel")
 
     def _preview(self, request: JobPreview) -> None:
         job = self._jobs.owned(request.job_id, owner=self._session.owner)

@@ -19,6 +19,7 @@ from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, ReverieError
 from reverie_protocol.jobs import GenerateParams, Job, JobError, JobMeta, Output, Phase
 from reverie_runtime.bus.port import BusError
 from reverie_runtime.clock import Clock
+from reverie_runtime.crash_points import crash_point
 from reverie_storage.port import Storage, StorageUnavailable, url_of
 
 RETRY_S: Final = 0.25
@@ -73,7 +74,9 @@ class Delivery:
         self, assignment: Assignment, picture: Image.Image, meta: JobMeta, is_partial: bool
     ) -> Output:
         encoded = await asyncio.to_thread(self._encode, assignment.job, picture, meta, is_partial)
+        crash_point("before.output")
         key = await self._put(encoded)
+        crash_point("after.output")
         return Output(
             url=url_of(key),
             key=key,
