@@ -155,6 +155,7 @@ async def test_a_wait_that_runs_out_is_a_504_with_the_address_of_the_job_which_g
     body = answer.json()
     assert (answer.status_code, body["code"]) == (504, "wait_timeout")
     assert body["url"] == f"/v1/jobs/{body['jobId']}"
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "generate-client"]
     assert (await hasty.http.get(body["url"])).json()["state"] == "queued"
     job = await worker.do_next()
     assert job.id == body["jobId"]

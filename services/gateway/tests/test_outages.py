@@ -64,6 +64,8 @@ async def test_a_killed_nats_in_mid_wait_only_delays_the_picture(own_stage, prom
         await client.until("job:progress", step=1)
         own_stage.server.kill()
         await lost(gateway)
+        known = (await gateway.http.get(f"/v1/jobs/{held.job_id}")).json()
+        assert (known["state"], known["step"]) == ("running", 1)
         own_stage.server.start()
         back = asyncio.Event()
         worker.bus.on_connection(lambda connected: back.set() if connected else None)

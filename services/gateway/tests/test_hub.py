@@ -1,0 +1,153 @@
+"""The hub: what becomes of mirror changes, progress and previews, without any bus."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from reverie_gateway.hub import Hub
+from reverie_gateway.outbox import Outbox
+from reverie_gateway.session import Session
+from reverie_jobs.mirror import JobMirror
+from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode
+from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Phase, Progress
+from reverie_protocol.subjects import job_preview, job_progress
+from reverie_runtime.bus.port import Entry, Message, SnapshotBegin, SnapshotEnd
+
+JOB = Job(
+    id="a",
+    owner="me",
+    type=JobType.GENERATE,
+    state=JobState.QUEUED,
+    params=GenerateParams(prompt="x"),
+    created_at=1.0,
+    enqueued_at=1.0,
+    updated_at=1.0,
+)
+RUNNING = replace(JOB, state=JobState.RUNNING, attempt=1, worker="w.1")
+DONE = replace(RUNNING, state=JobState.COMPLETED)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.mirror = JobMirror()
+        self.asked: list[str] = []
+        self.hub = Hub(self.mirror, on_watch=self.asked.append)
+        self.revision = 0
+
+    def commit(self, job: Job | None, key: str = "a") -> None:
+        self.revision += 1
+        value = None if job is None else msgspec.json.encode(job)
+        self.mirror.apply(Entry(key, value, self.revision))
+
+    async def progress(self, step: int, attempt: int = 1, job_id: str = "a") -> None:
+        told = Progress(
+            job_id=job_id, attempt=attempt, phase=Phase.DENOISING, step=step, steps=4, progress=step / 4
+        )
+        await self.hub.on_progress(Message(job_progress(job_id), msgspec.json.encode(told)))
+
+    async def preview(self, picture: bytes) -> None:
+        await self.hub.on_preview(Message(job_preview("a"), picture))
+
+    def session(self, owner: str = "me") -> Session:
+        session = Session(owner, Outbox())
+        self.hub.join(session)
+        return session
+
+
+async def told(session: Session) -> list[str]:
+    """Types and steps of what waits to go out; ends the session."""
+    session.outbox.close(CLOSE_GOING_AWAY)
+    lines = []
+    while not isinstance(frame := await session.outbox.next(), CloseCode):
+        message = json.loads(frame)
+        lines.append(f"{message['type']} {message.get('state', message.get('step', ''))}".strip())
+    return lines
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_progress_that_overtakes_its_claim_waits_for_it(bench) -> None:
+    bench.commit(JOB)
+    session = bench.session()
+    await bench.progress(1)
+    bench.commit(RUNNING)
+    assert await told(session) == ["job:state queued", "job:state running", "job:progress 1"]
+
+
+async def test_progress_of_an_earlier_attempt_or_after_the_end_is_not_passed_on(bench) -> None:
+    bench.commit(replace(RUNNING, attempt=2))
+    session = bench.session()
+    await bench.progress(3, attempt=1)
+    await bench.progress(1, attempt=2)
+    bench.commit(replace(DONE, attempt=2))
+    await bench.progress(4, attempt=2)
+    await bench.progress(1, job_id="unknown")
+    await bench.hub.on_progress(Message(job_progress("a"), b"junk"))
+    assert await told(session) == ["job:state running", "job:complete"]
+
+
+async def test_a_requeued_job_starts_from_nothing(bench) -> None:
+    bench.commit(RUNNING)
+    await bench.progress(3)
+    bench.commit(replace(JOB, attempt=1))
+    bench.commit(replace(RUNNING, attempt=2))
+    assert bench.hub.progress_of(bench.mirror.get("a")) is None
+    assert await told(bench.session()) == ["job:state running"]
+
+
+async def test_previews_are_passed_on_while_the_job_runs_and_to_its_owner_only(bench) -> None:
+    bench.commit(JOB)
+    mine, theirs = bench.session(), bench.session("they")
+    mine.all_previews = theirs.all_previews = True
+    await bench.preview(b"too early")
+    bench.commit(RUNNING)
+    await bench.preview(b"in time")
+    assert [isinstance(await mine.outbox.next(), str) for _ in range(2)] == [True, True]
+    assert await mine.outbox.next() == b"in time"
+    bench.commit(DONE)
+    await bench.preview(b"too late")
+    assert await told(mine) == ["job:complete"]
+    assert await told(theirs) == []
+
+
+async def test_workers_are_asked_for_previews_once_a_watched_job_runs(bench) -> None:
+    bench.commit(JOB)
+    session = bench.session()
+    session.watch("a", enabled=True)
+    bench.hub.interest_changed()
+    assert bench.asked == []
+    bench.commit(RUNNING)
+    assert bench.asked == ["a"]
+    assert list(bench.hub.watched()) == ["a"]
+    bench.hub.leave(session)
+    assert list(bench.hub.watched()) == []
+
+
+async def test_what_changed_while_the_bus_was_away_is_told_after_the_next_snapshot(bench) -> None:
+    bench.mirror.apply(SnapshotBegin())
+    bench.commit(RUNNING)
+    bench.mirror.apply(SnapshotEnd(bench.revision))
+    session = bench.session()
+    bench.mirror.apply(SnapshotBegin())
+    bench.commit(DONE)
+    bench.mirror.apply(SnapshotEnd(bench.revision))
+    assert await told(session) == ["job:state running", "job:complete"]
+
+
+async def test_a_session_that_left_and_a_purged_record_are_no_news(bench) -> None:
+    bench.commit(DONE)
+    stays, leaves = bench.session(), bench.session()
+    bench.hub.leave(leaves)
+    bench.hub.leave(leaves)
+    bench.commit(None)
+    bench.commit(JOB)
+    assert await told(stays) == ["job:state queued"]
+    assert await told(leaves) == []
+    assert len(bench.hub) == 1

@@ -1,0 +1,99 @@
+"""A session without a socket: what goes out, in which order, for what came in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reverie_gateway.events import Delivery, Event
+from reverie_gateway.outbox import Outbox
+from reverie_gateway.session import MAX_WATCHED_JOBS, Session
+from reverie_protocol.client_messages import JobCancel, JobSubmit
+from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode, ErrorCode, ReverieError
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session("me", Outbox())
+
+
+def event(delivery: Delivery, frame: str, job_id: str = "a") -> Event:
+    return Event("me", job_id, delivery, frame)
+
+
+async def sent(session: Session) -> list[str | bytes]:
+    """Everything that waits to go out; ends the session."""
+    session.outbox.close(CLOSE_GOING_AWAY)
+    frames = []
+    while not isinstance(frame := await session.outbox.next(), CloseCode):
+        frames.append(frame)
+    return frames
+
+
+async def test_the_end_of_a_job_makes_its_unsent_progress_and_preview_untrue(session) -> None:
+    session.watch("a", enabled=True)
+    session.deliver(event(Delivery.STATE, "running"))
+    session.deliver(event(Delivery.PROGRESS, "90 %"))
+    session.deliver(event(Delivery.PROGRESS, "10 %", job_id="b"))
+    session.deliver_preview("a", b"picture")
+    session.deliver(event(Delivery.FINAL, "complete"))
+    assert not session.wants_previews("a")
+    assert await sent(session) == ["running", "10 %", "complete"]
+
+
+async def test_events_of_a_job_that_is_being_submitted_wait_for_its_ack(session) -> None:
+    session.hold("a")
+    session.deliver(event(Delivery.STATE, "queued"))
+    session.deliver(event(Delivery.STATE, "other", job_id="b"))
+    session.deliver(event(Delivery.FINAL, "complete"))
+    session.outbox.put("ack")
+    session.release("a")
+    session.release("a")
+    assert await sent(session) == ["other", "ack", "queued", "complete"]
+
+
+async def test_requests_are_handed_on_and_the_rest_is_answered(session) -> None:
+    submit = session.receive('{"type": "job:submit", "jobType": "generate", "prompt": "x"}')
+    assert isinstance(submit, JobSubmit)
+    assert isinstance(session.receive('{"type": "job:cancel", "jobId": "a"}'), JobCancel)
+    for frame in (
+        '{"type": "ping", "id": 1}',
+        "{",
+        b"binary",
+        " " * (1 << 20) + "{}",
+        '{"type": "dream:stop", "id": 2}',
+    ):
+        assert session.receive(frame) is None
+    answers = [json.loads(frame) for frame in await sent(session)]
+    assert answers[0] == {"type": "pong", "id": 1}
+    assert [answer["code"] for answer in answers[1:]] == [
+        "invalid_json",
+        "unsupported_frame",
+        "payload_too_large",
+        "service_unavailable",
+    ]
+    assert answers[-1]["id"] == 2
+
+
+async def test_previews_go_out_for_what_is_watched_and_not_before_the_ack(session) -> None:
+    session.deliver_preview("a", b"unasked")
+    session.hold("a")
+    session.watch("a", enabled=True)
+    session.deliver_preview("a", b"too early")
+    session.release("a")
+    session.deliver_preview("a", b"wanted")
+    assert await session.outbox.next() == b"wanted"
+    session.deliver_preview("a", b"not sent yet")
+    session.watch("a", enabled=False)
+    session.all_previews = True
+    session.deliver_preview("b", b"all")
+    assert await session.outbox.next() == b"all"
+
+
+async def test_one_socket_watches_a_bounded_number_of_jobs_by_name(session) -> None:
+    for number in range(MAX_WATCHED_JOBS):
+        session.watch(str(number), enabled=True)
+    with pytest.raises(ReverieError) as refused:
+        session.watch("one more", enabled=True)
+    assert refused.value.code is ErrorCode.RATE_LIMITED
