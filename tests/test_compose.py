@@ -125,8 +125,13 @@ def stage(nats_server: NatsServer, tmp_path: Path) -> Stage:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_a_service_starts_alone_with_exactly_the_environment_of_compose(stage: Stage, name: str) -> None:
+    stage.environment(name)
+    assert BUILT[name]["healthcheck"]["test"][:3] == ["CMD", "python", "/probe.py"]
+    probe = [sys.executable, str(ROOT / "deploy/probe.py"), stage.url(name)]
+    assert subprocess.run(probe, capture_output=True, timeout=30, check=False).returncode == 1
     with stage.running(name) as process:
         stage.await_healthy(name, process)
+        assert subprocess.run(probe, capture_output=True, timeout=30, check=False).returncode == 0
 
 
 def test_all_services_are_ready_together(stage: Stage) -> None:
@@ -154,18 +159,6 @@ def test_a_misspelt_variable_ends_a_service_with_code_2_and_its_name(stage: Stag
     assert answer.returncode == 2
     assert "REVERIE_NATS__ULR" in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize("name", BUILT)
-def test_the_health_probe_of_the_images_tells_ready_from_not(stage: Stage, name: str) -> None:
-    stage.environment(name)
-    check = BUILT[name]["healthcheck"]["test"]
-    assert check[:3] == ["CMD", "python", "/probe.py"]
-    probe = [sys.executable, str(ROOT / "deploy/probe.py"), stage.url(name)]
-    assert subprocess.run(probe, capture_output=True, timeout=30, check=False).returncode == 1
-    with stage.running(name) as process:
-        stage.await_healthy(name, process)
-        assert subprocess.run(probe, capture_output=True, timeout=30, check=False).returncode == 0
 
 
 def test_services_run_without_privileges_come_back_and_get_time_to_drain() -> None:

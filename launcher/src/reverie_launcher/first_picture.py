@@ -13,7 +13,7 @@ from reverie_launcher.exits import ExitCode, Failure
 from reverie_launcher.generate import Request, make_picture, show_picture, summary
 from reverie_launcher.terminal.progress_view import LiveProgress, PlainProgress
 
-PROMPT = "a sailboat on the water at sunset"
+PROMPT = "a house on green hills"
 
 
 async def make_first_picture(address: Address, path: Path, console: Console) -> None:
