@@ -12,6 +12,8 @@ from typing import Any, Final
 import uvicorn
 
 GRACE_S: Final = 3
+#: A peer that takes nothing of what is sent to it for this long is gone; uvicorn alone would wait for ever.
+PEER_TIMEOUT_MS: Final = 60_000
 
 
 class StartError(Exception):
@@ -37,12 +39,17 @@ class _Server(uvicorn.Server):
 def listen(host: str, port: int, *, setting: str) -> socket.socket:
     """A listening socket; StartError naming the setting if the address cannot be had."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartError(f"port {port} on {host} is taken: choose another {setting}") from None
         reason = error.strerror or str(error)
         raise StartError(f"cannot listen on {host}:{port} ({setting}): {reason}") from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted inherits it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_MS)
+    return listener
 
 
 @contextlib.asynccontextmanager
