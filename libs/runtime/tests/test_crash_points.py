@@ -44,7 +44,9 @@ def test_an_armed_point_kills_the_first_process_that_comes_by_and_no_other(tmp_p
 def test_an_armed_point_can_freeze_instead(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("STOP")
     environment = {**os.environ, CRASH_POINTS: str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE
+    ) as process:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         process.send_signal(signal.SIGCONT)
         assert process.stdout is not None

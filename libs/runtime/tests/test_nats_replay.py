@@ -14,7 +14,7 @@ def complete(*, history: int = 64, last: int = 3) -> Replay:
     """A replay that has told the snapshot of one key, at revision `last`."""
     replay = Replay(history=history)
     assert replay.start("monday", last) == 0
-    assert replay.started(1) == [SnapshotBegin()]
+    assert [type(event) for event in replay.started(1)] == [SnapshotBegin]
     told(replay, "a", last, 1)
     assert replay.listed({"a"}, last) == [SnapshotEnd(last)]
     return replay
@@ -71,7 +71,7 @@ def test_after_an_interruption_it_continues_behind_the_last_revision() -> None:
 def test_another_bucket_of_the_same_name_is_told_anew(created: str, last: int) -> None:
     replay = complete(last=3)
     assert replay.start(created, last) == 0
-    assert replay.started(1) == [SnapshotBegin()]
+    assert [type(event) for event in replay.started(1)] == [SnapshotBegin]
 
 
 def test_an_interrupted_snapshot_is_told_anew() -> None:
@@ -80,7 +80,7 @@ def test_an_interrupted_snapshot_is_told_anew() -> None:
     replay.started(2)
     told(replay, "a", 1, 1)
     assert replay.start("monday", 2) == 0
-    assert replay.started(2) == [SnapshotBegin()]
+    assert [type(event) for event in replay.started(2)] == [SnapshotBegin]
 
 
 def test_a_lost_delivery_continues_without_a_new_snapshot() -> None:

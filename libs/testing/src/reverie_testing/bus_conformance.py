@@ -88,7 +88,7 @@ async def take(events: AsyncIterator[WatchEvent]) -> WatchEvent:
 
 async def snapshot(events: AsyncIterator[WatchEvent]) -> dict[str, Entry]:
     """One whole snapshot; AssertionError if something else comes first."""
-    assert await take(events) == SnapshotBegin()
+    assert isinstance(await take(events), SnapshotBegin)
     mirror: dict[str, Entry] = {}
     while not isinstance(event := await take(events), SnapshotEnd):
         assert isinstance(event, Entry)
@@ -401,7 +401,7 @@ async def test_a_bucket_that_exists_with_other_properties_is_refused_by_name(
 
 async def test_a_watch_of_an_empty_bucket_says_so(bucket: Bucket) -> None:
     async with bucket.watch() as events:
-        assert await take(events) == SnapshotBegin()
+        assert isinstance(await take(events), SnapshotBegin)
         assert await take(events) == SnapshotEnd(0)
 
 
@@ -426,6 +426,61 @@ async def test_what_follows_a_snapshot_is_every_revision_in_order(bucket: Bucket
             Entry("k0", None, last + 1),
             Entry("k1", None, last + 2),
         ]
+
+
+async def test_a_watch_with_history_begins_with_every_kept_revision_and_goes_on_without_a_gap(
+    bus: Bus,
+) -> None:
+    bucket = await bus.bucket(BucketConfig("told", history=64))
+    wanted = [Entry(f"k{n % 5}", b"%d" % n, await bucket.put(f"k{n % 5}", b"%d" % n)) for n in range(60)]
+    async with bucket.watch(history=True) as events:
+        assert isinstance(await take(events), SnapshotBegin)
+        assert [await take(events) for _ in range(60)] == wanted
+        assert await take(events) == SnapshotEnd(wanted[-1].revision)
+        revision = await bucket.put("k0", b"live")
+        assert await take(events) == Entry("k0", b"live", revision)
+
+
+async def test_a_watch_with_history_is_whole_also_while_somebody_writes(bus: Bus) -> None:
+    bucket = await bus.bucket(BucketConfig("told-busy", history=64))
+
+    async def write() -> None:
+        for number in range(400):
+            await bucket.put(f"k{number % 20}", b"%d" % number)
+
+    writer = asyncio.create_task(write())
+    async with bucket.watch(history=True) as events:
+        values: list[bytes | None] = []
+        while len(values) < 400:
+            event = await take(events)
+            if isinstance(event, Entry):
+                values.append(event.value)
+    await writer
+    assert values == [b"%d" % number for number in range(400)]
+
+
+async def test_every_watch_of_a_bucket_names_the_same_epoch_until_it_is_made_anew(
+    bus: Bus, bucket: Bucket, bus_server: BusServer
+) -> None:
+    async def epoch() -> str:
+        async with bucket.watch() as events:
+            begin = await take(events)
+            assert isinstance(begin, SnapshotBegin)
+            return begin.epoch
+
+    first = await epoch()
+    assert first
+    bus_server.kill()
+    await connection(bus, up=False)
+    bus_server.start()
+    await persist(bucket, "kept", b"1")
+    assert await epoch() == first
+    bus_server.kill()
+    await connection(bus, up=False)
+    bus_server.wipe()
+    bus_server.start()
+    await persist(bucket, "new", b"1")
+    assert await epoch() != first
 
 
 async def test_a_snapshot_is_never_short(bucket: Bucket) -> None:

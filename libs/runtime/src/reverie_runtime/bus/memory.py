@@ -80,9 +80,9 @@ class MemoryBucket:
         self._server.write(self.config, lambda store, now: store.purge(key, now=now))
 
     @contextlib.asynccontextmanager
-    async def watch(self) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+    async def watch(self, *, history: bool = False) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Snapshot, then every revision."""
-        watch = MemoryWatch(self._server, self.config)
+        watch = MemoryWatch(self._server, self.config, whole=history)
         self._server.watches.append(watch)
         try:
             yield watch

@@ -184,7 +184,8 @@ class MemorySubscription:
 class MemoryWatch(AsyncIterator[WatchEvent]):
     """Events of one bucket.  A cancelled `__anext__` loses nothing."""
 
-    def __init__(self, server: MemoryServer, config: BucketConfig) -> None:
+    def __init__(self, server: MemoryServer, config: BucketConfig, *, whole: bool) -> None:
+        self._whole = whole
         self.interrupted = False
         self._changed = asyncio.Event()
         self._server = server
@@ -221,7 +222,8 @@ class MemoryWatch(AsyncIterator[WatchEvent]):
         return None
 
     def _snapshot(self, store: MemoryStore) -> None:
-        self._events += [SnapshotBegin(), *store.live(), SnapshotEnd(store.revision)]
+        kept = store.kept() if self._whole else store.live()
+        self._events += [SnapshotBegin(str(store.created)), *kept, SnapshotEnd(store.revision)]
         self._created = store.created
         self._revision = store.revision
         self.interrupted = False

@@ -36,6 +36,10 @@ class MemoryStore:
         newest = sorted(revisions[-1] for revisions in self._keys.values())
         return (self._entries[revision] for revision in newest if self._entries[revision].value is not None)
 
+    def kept(self) -> Iterator[Entry]:
+        """Every kept revision, in order."""
+        return (self._entries[revision] for revision in sorted(self._entries))
+
     def write(self, key: str, value: bytes | None, *, now: float, expected: int | None = None) -> Entry:
         """Append a revision; RevisionConflict if the key's newest is not `expected`."""
         latest = self.latest(key)

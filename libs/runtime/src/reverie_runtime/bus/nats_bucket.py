@@ -111,11 +111,12 @@ class NatsBucket:
         await self._write(key, b"", mark)
 
     @contextlib.asynccontextmanager
-    async def watch(self) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+    async def watch(self, *, history: bool = False) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Snapshot, then every revision."""
         watch = NatsWatch(
             self.name,
             history=self.config.history,
+            whole=history,
             wait_link=self._connection.wait_link,
             ensure=self.ensure,
         )

@@ -20,8 +20,10 @@ class Interrupted(Exception):
 class Replay:
     """Follows one bucket over any number of consumers."""
 
-    def __init__(self, *, history: int) -> None:
+    def __init__(self, *, history: int, whole: bool = False) -> None:
         self._history = history
+        self._whole = whole  # the snapshot has every kept revision, not only the latest of each key
+        self._caught_up = False
         self._created = ""  # when the stream was made: another time is another bucket
         self._last = 0  # everything up to here was told
         self._covered = 0  # a hole up to here is older than the snapshot
@@ -38,7 +40,7 @@ class Replay:
         return self._complete
 
     def start(self, created: str, last_sequence: int) -> int:
-        """The sequence a new consumer must start from; 0 asks for the last message of each key."""
+        """The sequence a new consumer must start from; 0 asks for a snapshot."""
         self._delivered = 0
         self._target = last_sequence
         if self._complete and created == self._created and last_sequence >= self._last:
@@ -49,12 +51,14 @@ class Replay:
         self._seen = set()
         self._missing = None
         self._stalled = 0
+        self._caught_up = not self._whole
         return 0
 
     def started(self, pending: int) -> list[WatchEvent]:
         """The consumer exists, with so many messages to deliver."""
         if not self._complete:
-            return [SnapshotBegin()]
+            self._caught_up = self._caught_up or pending == 0
+            return [SnapshotBegin(self._created)]
         if pending == 0 and self._target > self._last:
             self._restart()
         return []
@@ -77,6 +81,7 @@ class Replay:
         self._delivered = delivery
         if self._complete:
             return self._live(Entry(key, value, sequence), pending)
+        self._caught_up = self._caught_up or pending == 0
         known = key in self._seen
         self._seen.add(key)
         self._last = max(self._last, sequence)
@@ -92,6 +97,7 @@ class Replay:
         if delivery != self._delivered:
             raise Interrupted("a delivery was lost")
         if not self._complete:
+            self._caught_up = True
             self._stalled += 1
             if self._stalled >= STALLED_CHECKS:
                 raise Interrupted("the server did not deliver every key")
@@ -108,7 +114,7 @@ class Replay:
         return [entry]
 
     def _end_snapshot(self) -> list[WatchEvent]:
-        if self._missing:
+        if self._missing or not self._caught_up:
             return []
         self._complete = True
         self._target = 0

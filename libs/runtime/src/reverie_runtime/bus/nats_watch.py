@@ -35,6 +35,7 @@ class NatsWatch(AsyncIterator[WatchEvent]):
         bucket: str,
         *,
         history: int,
+        whole: bool,
         wait_link: Callable[[], Awaitable[Link]],
         ensure: Callable[[Link], Awaitable[None]],
     ) -> None:
@@ -42,7 +43,8 @@ class NatsWatch(AsyncIterator[WatchEvent]):
         self._prefix = f"$KV.{bucket}."
         self._wait_link = wait_link
         self._ensure = ensure
-        self._replay = Replay(history=history)
+        self._whole = whole
+        self._replay = Replay(history=history, whole=whole)
         self._events: deque[WatchEvent] = deque()
         self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_MESSAGES)
         self._link: Link | None = None
@@ -103,7 +105,7 @@ class NatsWatch(AsyncIterator[WatchEvent]):
             raise
 
     def _consumer_config(self, subject: str, first: int) -> dict[str, Any]:
-        start: dict[str, Any] = {"deliver_policy": "last_per_subject"}
+        start: dict[str, Any] = {"deliver_policy": "all" if self._whole else "last_per_subject"}
         if first:
             start = {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
         return start | {

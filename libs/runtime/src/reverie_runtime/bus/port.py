@@ -65,7 +65,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class SnapshotBegin(msgspec.Struct, frozen=True):
-    """Forget what you mirrored: a complete snapshot follows."""
+    """Forget what you mirrored: a complete snapshot follows.
+
+    `epoch` names this bucket among all that ever had its name: another epoch, and earlier revisions mean nothing.
+    """
+
+    epoch: str = ""
 
 
 class SnapshotEnd(msgspec.Struct, frozen=True):
@@ -131,8 +136,11 @@ class Bucket(Protocol):
     async def purge(self, key: str) -> None:
         """Delete a key together with its history."""
 
-    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
-        """Snapshot, then every revision.  Keep one per process and bucket, not one per client."""
+    def watch(self, *, history: bool = False) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
+        """Snapshot, then every revision.  Keep one per process and bucket, not one per client.
+
+        The snapshot is the latest revision of each key, or with `history` every kept revision, in order.
+        """
 
 
 class Bus(Protocol):
