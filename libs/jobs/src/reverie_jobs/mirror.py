@@ -49,7 +49,10 @@ Listener = Callable[[Change[Record]], None]
 
 
 class Mirror(Generic[Record]):
-    """Latest record per key.  `ready` is set while the mirror holds a complete snapshot."""
+    """Latest record per key.  `ready` is set while the mirror holds a complete snapshot.
+
+    `revision` is the bucket's latest that was seen, `epoch` names the bucket that it belongs to.
+    """
 
     def __init__(self, record_type: type[Record]) -> None:
         self._decoder = msgspec.json.Decoder(record_type)
@@ -59,6 +62,7 @@ class Mirror(Generic[Record]):
         self._listeners: list[Listener[Record]] = []
         self.ready = asyncio.Event()
         self.revision = 0
+        self.epoch = ""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -89,7 +93,11 @@ class Mirror(Generic[Record]):
     def apply(self, event: WatchEvent) -> None:
         """Fold one watch event in; pure of I/O."""
         match event:
-            case SnapshotBegin():
+            case SnapshotBegin(epoch=epoch):
+                if epoch != self.epoch:  # another bucket of this name: its revisions begin anew
+                    self._records = {key: (record, 0) for key, (record, _) in self._records.items()}
+                    self.revision = 0
+                    self.epoch = epoch
                 self._in_snapshot = True
                 self._unseen = set(self._records)
                 self.ready.clear()
@@ -134,11 +142,16 @@ class Mirror(Generic[Record]):
 
 
 @asynccontextmanager
-async def follow(mirror: Mirror[Record], bucket: Bucket) -> AsyncIterator[Mirror[Record]]:
-    """Keep a mirror up to date while the context is open; yields when its first snapshot is complete."""
+async def follow(
+    mirror: Mirror[Record], bucket: Bucket, *, history: bool = False
+) -> AsyncIterator[Mirror[Record]]:
+    """Keep a mirror up to date while the context is open; yields when its first snapshot is complete.
+
+    With `history` its listeners are told every kept revision first, not only the latest of each key.
+    """
 
     async def run() -> None:
-        async with bucket.watch() as events:
+        async with bucket.watch(history=history) as events:
             async for event in events:
                 mirror.apply(event)
 

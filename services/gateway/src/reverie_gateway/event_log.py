@@ -1,0 +1,95 @@
+"""What happened to whose jobs, in order: resumes are served from here.  Pure of I/O and clock.
+
+A gateway fills it from the bucket's kept history when it starts, and with each revision after that, so every
+gateway can answer any client, also one that was connected elsewhere before.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+
+import msgspec
+
+from reverie_gateway.events import Event
+
+#: Events kept at most; beyond it the oldest half is forgotten, and older cursors are no longer recovered.
+MAX_EVENTS = 200_000
+
+
+class Logged(msgspec.Struct, frozen=True, gc=False):
+    """One event with its revision and when it was committed (epoch seconds)."""
+
+    seq: int
+    at: float
+    event: Event
+
+
+class EventLog:
+    """Events of all owners by revision, and which cursors can be served without a gap."""
+
+    def __init__(self, *, retention_s: float, max_events: int = MAX_EVENTS) -> None:
+        self._retention_s = retention_s
+        self._max_events = max_events
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: the bucket was made anew, its revisions mean something else now."""
+        self._revisions: list[int] = []
+        self._times: list[float] = []
+        self._own: dict[str, list[Logged]] = defaultdict(list)
+        self._forgotten = 0
+        self._last_hole = 0
+
+    def __len__(self) -> int:
+        return len(self._revisions)
+
+    def add(self, seq: int, *, at: float, event: Event | None) -> None:
+        """The next revision; `event` is None where clients have nothing to learn from it (a purge)."""
+        newest = self._revisions[-1] if self._revisions else 0
+        if seq <= newest:
+            return
+        if seq > newest + 1:
+            self._last_hole = seq - 1
+        self._revisions.append(seq)
+        self._times.append(max(at, self._times[-1]) if self._times else at)
+        if event is not None:
+            self._own[event.owner].append(Logged(seq, at, event))
+        if len(self._revisions) > self._max_events:
+            self._forget(len(self._revisions) // 2)
+
+    def since(self, owner: str, cursor: int, *, now: float) -> list[Event] | None:
+        """An owner's events after `cursor`, in order; None if some of them may be gone."""
+        if not self._reaches(cursor, now=now):
+            return None
+        own = self._own.get(owner, [])
+        first = bisect_right(own, cursor, key=lambda logged: logged.seq)
+        return [logged.event for logged in own[first:]]
+
+    def of_job(self, owner: str, job_id: str) -> list[Event]:
+        """All kept events of one job, in order."""
+        return [logged.event for logged in self._own.get(owner, []) if logged.event.job_id == job_id]
+
+    def _reaches(self, cursor: int, *, now: float) -> bool:
+        """Whether every revision after `cursor` is here.
+
+        Holes are revisions of jobs that were purged before this log began, and those ended longer ago than the
+        retention.  So a cursor is good if no hole follows it, or if what it saw last is younger than that.
+        """
+        newest = self._revisions[-1] if self._revisions else 0
+        if cursor > newest or cursor < self._forgotten:
+            return False
+        if cursor >= self._last_hole:
+            return True
+        seen = bisect_right(self._revisions, cursor)
+        return seen > 0 and self._times[seen - 1] >= now - self._retention_s
+
+    def _forget(self, count: int) -> None:
+        self._forgotten = self._revisions[count - 1]
+        del self._revisions[:count]
+        del self._times[:count]
+        for owner in list(self._own):
+            own = self._own[owner]
+            del own[: bisect_right(own, self._forgotten, key=lambda logged: logged.seq)]
+            if not own:
+                del self._own[owner]
