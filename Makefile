@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# --no-compile: bytecode of what is really imported is written by the first start; all of it would take longer than
+# the rest of the installation.
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt $(wildcard */pyproject.toml */*/pyproject.toml)
 
 .PHONY: run test check setup setup-run format generate clean
@@ -33,13 +36,14 @@ setup: $(VENV)/.installed-dev
 setup-run: $(VENV)/.installed
 
 $(VENV)/.installed: $(REQUIREMENTS)
+	@echo 'installing Reverie and PyTorch into $(VENV); the first time this takes a minute or two'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	$(PIP_INSTALL) -r requirements.txt -c constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(REQUIREMENTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	$(PIP_INSTALL) -r requirements-dev.txt -c constraints.txt
 	touch $@ $(VENV)/.installed
 
 clean:
