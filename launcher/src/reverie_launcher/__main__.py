@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from reverie_launcher.chaos.command import chaos
 from reverie_launcher.client.address import DEFAULT_URL, parse_address
 from reverie_launcher.client.refusals import sentence
 from reverie_launcher.exits import ExitCode, Failure
@@ -181,6 +182,9 @@ def status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
     if not asyncio.run(lists.status(parse_address(url), as_json=as_json)):
         raise typer.Exit(ExitCode.FAILED)
+
+
+app.command()(chaos)
 
 
 def main() -> None:

@@ -1,0 +1,372 @@
+"""A client as a careful program would be: submits with a key, returns to another gateway, notes all it hears.
+
+One `Client` is one person's program: one socket at a time, and HTTP beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from reverie_launcher.chaos.evidence import (
+    Acknowledged,
+    CancelAcknowledged,
+    Connection,
+    Joined,
+    Polled,
+    Resumed,
+    Retold,
+    Transition,
+    Unexpected,
+)
+from reverie_launcher.chaos.workload import SIZE, JobPlan, Path
+from reverie_protocol.jobs import JobState
+
+ANSWER_S: Final = 6.0
+HTTP_TIMEOUT_S: Final = 6.0
+RETRY_S: Final = (0.05, 0.4)
+POLL_S: Final = 0.5
+PING_S: Final = 2.0
+LOST = (WebSocketException, OSError, TimeoutError)
+HTTP_CONFLICT: Final = 409
+HTTP_NOT_FOUND: Final = 404
+HTTP_FAULT: Final = 500
+
+
+class Refused(Exception):
+    """The server said no; `retryable` is its own verdict."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.retryable = retryable
+
+
+class Client:
+    """Carries out the plans of its jobs.  What it learns is in `log`, `acknowledged`, `cancelled` and `polled`."""
+
+    def __init__(
+        self,
+        number: int,
+        urls: Sequence[str],
+        plans: Sequence[JobPlan],
+        *,
+        rng: random.Random,
+        started: float,
+        unexpected: list[Unexpected],
+    ) -> None:
+        self.name = f"client-{number}"
+        self.log: list[Connection] = []
+        self.acknowledged: list[Acknowledged] = []
+        self.cancelled: list[CancelAcknowledged] = []
+        self.polled: list[Polled] = []
+        self.ended: dict[str, JobState] = {}
+        self.cuts = 0
+        self.repeats = 0
+        self._unexpected = unexpected
+        self._urls = urls
+        self._plans = plans
+        self._rng = rng
+        self._started = started
+        self._at = number
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._socket: ClientConnection | None = None
+        self._open = asyncio.Event()
+        self._cursor: int | None = None
+        self._epoch = ""
+        self._heard = asyncio.Condition()
+        # No proxy and no certificates: these are ports of this machine.
+        self._http = httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False, verify=False)
+
+    async def run(self) -> None:
+        """Submit, cancel, poll; return when every job of the plan is over as far as the client knows."""
+        socket = asyncio.create_task(self._keep_socket(), name=f"{self.name} socket")
+        try:
+            await asyncio.gather(*(self._live(plan) for plan in self._plans))
+        finally:
+            socket.cancel()
+            await asyncio.gather(socket, return_exceptions=True)
+            await self._http.aclose()
+
+    # --- the socket
+
+    async def _keep_socket(self) -> None:
+        while True:
+            url = self._next_url()
+            with contextlib.suppress(*LOST):
+                await self._converse(url)
+            self._open.clear()
+            self._socket = None
+            self._fail_answers()
+            await self._pause()
+
+    async def _converse(self, url: str) -> None:
+        address = url.replace("http", "ws", 1) + "/v1/ws"
+        async with connect(
+            address,
+            open_timeout=ANSWER_S,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            close_timeout=1.0,
+            max_size=None,
+            proxy=None,
+        ) as socket:
+            connection = Connection(self.name, f"{url} connection {len(self.log) + 1}")
+            self.log.append(connection)
+            self._socket = socket
+            await socket.send(json.dumps(self._greeting()))
+            self._open.set()
+            async for frame in socket:
+                if isinstance(frame, str):
+                    await self._hear(connection, json.loads(frame))
+
+    def _greeting(self) -> dict[str, Any]:
+        epoch = {"epoch": self._epoch} if self._epoch else {}
+        if self._cursor is None:
+            return {"type": "hello"}
+        return {"type": "resume", "cursor": self._cursor, **epoch}
+
+    async def _hear(self, connection: Connection, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "hello:ok":
+                connection.entries.append(Joined(message["seq"]))
+                self._cursor = message["seq"]
+                self._epoch = message.get("epoch", "")
+            case "resumed":
+                connection.entries.append(Resumed(message["recovered"], message["from"], message["seq"]))
+                self._epoch = message.get("epoch", "")
+                if not message["recovered"]:
+                    self._cursor = message["seq"]
+            case "job:state" | "job:complete" | "job:error":
+                await self._learn(connection, message)
+            case "job:ack" | "job:cancel:ok" | "error" if "id" in message:
+                if message.get("existing"):
+                    connection.entries.append(Retold(message["jobId"]))
+                answer = self._answers.pop(message["id"], None)
+                if answer is not None and not answer.done():
+                    answer.set_result(message)
+
+    async def _learn(self, connection: Connection, message: dict[str, Any]) -> None:
+        state = JobState.COMPLETED if message["type"] == "job:complete" else JobState(message["state"])
+        told = Transition(message["jobId"], state, message["seq"], message["jobSeq"])
+        joined = any(isinstance(entry, Joined | Resumed) for entry in connection.entries[:64])
+        connection.entries.append(told)
+        if joined and self._cursor is not None:
+            self._cursor = max(self._cursor, told.seq)
+        if state.terminal:
+            await self._end(told.job_id, state)
+
+    async def _end(self, job_id: str, state: JobState) -> None:
+        self.ended[job_id] = state
+        async with self._heard:
+            self._heard.notify_all()
+
+    def _fail_answers(self) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ConnectionError("the socket was lost"))
+        self._answers.clear()
+
+    async def _ask(self, message: dict[str, Any], *, cut: bool = False) -> dict[str, Any]:
+        """The answer to one message; LOST if the socket breaks, Refused if it is an error."""
+        async with asyncio.timeout(ANSWER_S):
+            await self._open.wait()
+        socket = self._socket
+        if socket is None:
+            raise ConnectionError("the socket was lost")
+        number = next(self._ids)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await socket.send(json.dumps({**message, "id": number}))
+                if cut:
+                    self.cuts += 1
+                    socket.transport.abort()
+                reply = await answer
+        finally:
+            self._answers.pop(number, None)
+            if not answer.done():
+                answer.cancel()
+        if reply["type"] == "error":
+            raise Refused(reply["code"], reply["message"], retryable=reply["retryable"])
+        return reply
+
+    # --- one job
+
+    async def _live(self, plan: JobPlan) -> None:
+        await asyncio.sleep(max(0.0, self._started + plan.at_s - asyncio.get_running_loop().time()))
+        job_id = await self._submit(plan, plan.path, cut=plan.cuts_after_submit)
+        if job_id is None:
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(plan.repeats):
+                self.repeats += 1
+                tasks.create_task(self._submit(plan, self._rng.choice(tuple(Path))))
+            if plan.conflicts:
+                tasks.create_task(self._conflict(plan, job_id))
+            if plan.cancel_after_s is not None:
+                tasks.create_task(self._cancel(plan, job_id, plan.cancel_after_s))
+            tasks.create_task(self._follow(job_id, eagerly=plan.polls))
+
+    async def _submit(self, plan: JobPlan, path: Path, *, cut: bool = False) -> str | None:
+        """Try until it is acknowledged; None if it was refused for good."""
+        while True:
+            try:
+                answer = await (self._submit_on_socket if path is Path.SOCKET else self._submit_over_http)(
+                    plan, cut=cut
+                )
+            except Refused as refused:
+                if not refused.retryable:
+                    self._unexpected.append(Unexpected("", f"{self.name}: {plan.key} was refused: {refused}"))
+                    return None
+            except (*LOST, httpx.HTTPError):
+                pass
+            else:
+                ack = Acknowledged(
+                    plan.key, answer["jobId"], answer["seq"], answer.get("existing", False), time.time()
+                )
+                self.acknowledged.append(ack)
+                return ack.job_id
+            cut = False
+            await self._pause()
+
+    async def _submit_on_socket(self, plan: JobPlan, *, cut: bool) -> dict[str, Any]:
+        return await self._ask({"type": "job:submit", **_body(plan)}, cut=cut)
+
+    async def _submit_over_http(self, plan: JobPlan, *, cut: bool) -> dict[str, Any]:
+        sending = asyncio.create_task(self._call("POST", "/v1/jobs", json=_body(plan)))
+        if cut:
+            self.cuts += 1
+            await asyncio.wait({sending}, timeout=self._rng.uniform(0.0, 0.02))
+            sending.cancel()
+        try:
+            return await sending
+        except asyncio.CancelledError:
+            if not cut:
+                raise
+            raise ConnectionError("cut by the client") from None
+
+    async def _conflict(self, plan: JobPlan, job_id: str) -> None:
+        """The same key with another body must be refused, once the job is there."""
+        while True:
+            try:
+                await self._call("POST", "/v1/jobs", json={**_body(plan), "prompt": "something else"})
+            except Refused as refused:
+                if not refused.retryable:
+                    if refused.code != "idempotency_conflict":
+                        self._unexpected.append(
+                            Unexpected(job_id, f"another body under its key got {refused}")
+                        )
+                    return
+            except (*LOST, httpx.HTTPError):
+                pass
+            else:
+                self._unexpected.append(Unexpected(job_id, "another body under its key was acknowledged"))
+                return
+            await self._pause()
+
+    async def _cancel(self, plan: JobPlan, job_id: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        while True:
+            try:
+                if plan.cancel_path is Path.SOCKET:
+                    answer = await self._ask({"type": "job:cancel", "jobId": job_id})
+                else:
+                    answer = await self._call("DELETE", f"/v1/jobs/{job_id}")
+            except Refused as refused:
+                if not refused.retryable:
+                    self._unexpected.append(Unexpected(job_id, f"its cancel was refused: {refused}"))
+                    return
+            except (*LOST, httpx.HTTPError):
+                pass
+            else:
+                self.cancelled.append(CancelAcknowledged(job_id, JobState(answer["state"]), time.time()))
+                return
+            await self._pause()
+
+    async def _follow(self, job_id: str, *, eagerly: bool) -> None:
+        """Until it is over: by what the socket says, and by asking now and then, in case that was away."""
+        patience_s = POLL_S if eagerly else 8 * POLL_S
+        while job_id not in self.ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s), self._heard:
+                    await self._heard.wait_for(lambda: job_id in self.ended)
+            if job_id not in self.ended or eagerly:
+                await self._poll(job_id)
+
+    async def _poll(self, job_id: str) -> None:
+        try:
+            view = await self._call("GET", f"/v1/jobs/{job_id}")
+        except Refused as refused:
+            if refused.code == "job_not_found":
+                self.polled.append(Polled(job_id, None, None))
+            return
+        except (*LOST, httpx.HTTPError):
+            return
+        state = JobState(view["state"])
+        self.polled.append(Polled(job_id, state, view["seq"]))
+        if state.terminal:
+            await self._end(job_id, state)
+
+    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """A decoded answer; Refused by what the server says, httpx.HTTPError if it says nothing."""
+        answer = await self._http.request(method, self._next_url() + path, **options)
+        body: dict[str, Any] = answer.json() if answer.content else {}
+        if answer.is_success:
+            return body
+        if answer.status_code == HTTP_FAULT:
+            self._unexpected.append(Unexpected("", f"{method} {path} answered 500: {body}"))
+        retryable = answer.status_code in (429, 500, 502, 503, 504)
+        raise Refused(str(body.get("code")), str(body.get("detail")), retryable=retryable)
+
+    def _next_url(self) -> str:
+        self._at += 1
+        return self._urls[self._at % len(self._urls)]
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._rng.uniform(*RETRY_S))
+
+
+class DeafClient:
+    """Opens a socket and never reads from it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def run(self) -> None:
+        """Until cancelled; comes back when it is closed."""
+        host, port = self._url.removeprefix("http://").split(":")
+        request = (
+            f"GET /v1/ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(host, int(port), limit=1)
+                writer.write(request.encode())
+                await writer.wait_closed()
+            await asyncio.sleep(1.0)
+
+
+def _body(plan: JobPlan) -> dict[str, Any]:
+    return {
+        "jobType": "generate",
+        "prompt": plan.prompt,
+        "size": SIZE,
+        "num_inference_steps": plan.steps,
+        "seed": plan.seed,
+        "priority": plan.lane,
+        "idempotencyKey": plan.key,
+    }

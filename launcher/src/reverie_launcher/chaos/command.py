@@ -1,0 +1,64 @@
+"""`reverie chaos`: the command around a run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from reverie_launcher.exits import ExitCode
+
+#: Faults per job if nothing else is said.
+FAULT_SHARE = 0.1
+FEWEST_FAULTS = 5
+
+
+def chaos(
+    *,
+    jobs: Annotated[int, typer.Option(min=1, help="How many jobs the clients submit.")] = 100,
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long faults go on.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same plan.")] = 1,
+    faults: Annotated[
+        int | None, typer.Option(min=0, help="How many faults; a tenth of the jobs, at least 5.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Inference workers.")] = 2,
+    gateways: Annotated[int, typer.Option(min=1, help="Gateways.")] = 2,
+    clients: Annotated[int, typer.Option(min=1, help="Clients, each with a socket.")] = 4,
+    report: Annotated[Path | None, typer.Option(help="Write the report there, as JSON.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep logs, bucket and outputs in this new folder.")
+    ] = None,
+) -> None:
+    """Break everything on purpose, in processes of its own, and prove that no job and no event is lost.
+
+    Exit code 1 if a promise was broken.
+    """
+    from reverie_launcher.chaos.report import Setup, show
+    from reverie_launcher.chaos.run import run_chaos, write_report
+    from reverie_launcher.plan import find_model
+
+    setup = Setup(
+        seed=seed,
+        jobs=jobs,
+        span_s=minutes * 60,
+        faults=max(FEWEST_FAULTS, round(jobs * FAULT_SHARE)) if faults is None else faults,
+        workers=workers,
+        gateways=gateways,
+        clients=clients,
+    )
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="reverie-chaos-") as temporary:
+        folder = keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = find_model(None, os.environ)
+        found = asyncio.run(run_chaos(setup, folder.absolute(), model=model, tell=console.print))
+    if report is not None:
+        write_report(found, report)
+    show(found, console)
+    if found.violations or not found.settled:
+        raise typer.Exit(ExitCode.FAILED)
