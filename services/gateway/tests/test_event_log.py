@@ -13,7 +13,7 @@ RETENTION_S = 100.0
 
 
 def event(owner: str, seq: int) -> Event:
-    return Event(owner, f"job{seq}", Delivery.STATE, f"frame {seq}")
+    return Event(owner, f"job{seq}", Delivery.STATE, f"frame {seq}", seq)
 
 
 def frames(events: list[Event] | None) -> list[str] | None:

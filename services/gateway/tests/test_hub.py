@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from reverie_gateway.event_log import EventLog
 from reverie_gateway.hub import Hub
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
@@ -18,6 +19,7 @@ from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode
 from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Phase, Progress
 from reverie_protocol.subjects import job_preview, job_progress
 from reverie_runtime.bus.port import Entry, Message, SnapshotBegin, SnapshotEnd
+from reverie_runtime.clock import SystemClock
 
 JOB = Job(
     id="a",
@@ -37,7 +39,7 @@ class Bench:
     def __init__(self) -> None:
         self.mirror = JobMirror()
         self.asked: list[str] = []
-        self.hub = Hub(self.mirror, on_watch=self.asked.append)
+        self.hub = Hub(self.mirror, EventLog(retention_s=60), on_watch=self.asked.append, clock=SystemClock())
         self.revision = 0
 
     def commit(self, job: Job | None, key: str = "a") -> None:

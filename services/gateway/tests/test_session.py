@@ -19,7 +19,7 @@ def session() -> Session:
 
 
 def event(delivery: Delivery, frame: str, job_id: str = "a") -> Event:
-    return Event("me", job_id, delivery, frame)
+    return Event("me", job_id, delivery, frame, 1)
 
 
 async def sent(session: Session) -> list[str | bytes]:

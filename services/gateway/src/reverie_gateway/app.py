@@ -10,6 +10,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from reverie_gateway.body import MAX_BODY_BYTES
+from reverie_gateway.http_events import stream_events
 from reverie_gateway.http_generate import generate
 from reverie_gateway.http_jobs import JobsController
 from reverie_gateway.http_page import read_page
@@ -67,6 +68,7 @@ def build_app(parts: Parts) -> Litestar:
             read_readiness,
             read_status,
             StorageController,
+            stream_events,
         ],
         dependencies={name: _provide(getattr(parts, name)) for name in Parts.__struct_fields__},
         exception_handlers={

@@ -14,6 +14,7 @@ import structlog
 
 from reverie_gateway.app import Parts, build_app
 from reverie_gateway.edge import Edge
+from reverie_gateway.event_log import EventLog
 from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
@@ -63,15 +64,16 @@ async def serve(
         store_bucket = await bus.bucket(JOBS)
         store = JobStore(store_bucket, new_op=lambda: secrets.token_hex(8))
         jobs_mirror, workers_mirror = JobMirror(), WorkerMirror()
-        await stack.enter_async_context(follow(jobs_mirror, store_bucket))
+        watches = Watches(bus)
+        retention_s = settings.gateway.retention_h * 3600
+        hub = Hub(jobs_mirror, EventLog(retention_s=retention_s), on_watch=watches.begin, clock=clock)
+        await stack.enter_async_context(follow(jobs_mirror, store_bucket, history=True))
         await stack.enter_async_context(follow(workers_mirror, await bus.bucket(WORKERS)))
 
         storage = FilesystemStorage(Path(settings.storage.path))
         storage_probe = StorageProbe(storage, clock=clock)
         await stack.enter_async_context(storage_probe.run())
 
-        watches = Watches(bus)
-        hub = Hub(jobs_mirror, on_watch=watches.begin)
         for subject, handler in ((JOB_PROGRESS, hub.on_progress), (JOB_PREVIEW, hub.on_preview)):
             stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
         await stack.enter_async_context(watches.run(hub.watched))
@@ -82,7 +84,6 @@ async def serve(
         await stack.enter_async_context(status_board.run(hub))
 
         await stack.enter_async_context(Reaper(bus, store, jobs_mirror, clock=clock).run())
-        retention_s = settings.gateway.retention_h * 3600
         janitor = Janitor(store, jobs_mirror, clock=clock, retention_s=retention_s)
         await stack.enter_async_context(janitor.run())
 

@@ -26,6 +26,8 @@ class Conversation:
     async def carry_out(self, request: Request) -> None:
         """Do it and answer; whatever goes wrong becomes an `error` message and the socket stays open."""
         try:
+            if not isinstance(request, Hello | Resume):
+                self._session.open()
             await self._dispatch(request)
         except ReverieError as error:
             self._session.refuse(error, request.id)
@@ -45,7 +47,7 @@ class Conversation:
             case Hello():
                 self._hello(request)
             case Resume():
-                self._resume(request.id, request.cursor)
+                self._resume(request.id, request.cursor, request.epoch)
 
     async def _submit(self, request: JobSubmit) -> None:
         session = self._session
@@ -80,7 +82,7 @@ class Conversation:
         if mirrored is None:
             return  # made by another gateway just now; its events are on their way
         self._session.forget_held(job_id)
-        for event in self._hub.current(mirrored):
+        for event in self._hub.story(mirrored):
             self._session.deliver(event)
 
     async def _cancel(self, request: JobCancel) -> None:
@@ -97,15 +99,28 @@ class Conversation:
 
     def _hello(self, request: Hello) -> None:
         self._session.all_previews = request.previews
-        self._session.answer(HelloOk(id=request.id, previews=request.previews, seq=self._jobs.revision))
+        jobs = self._jobs
+        self._session.answer(
+            HelloOk(id=request.id, previews=request.previews, seq=jobs.revision, epoch=jobs.epoch)
+        )
         if request.cursor is not None:
-            self._resume(request.id, request.cursor)
+            self._resume(request.id, request.cursor, request.epoch)
+        else:
+            self._session.open()
         self._hub.interest_changed()
 
-    def _resume(self, client_id: str | int | None, cursor: int) -> None:
-        """Nothing missed is recovered as such; otherwise the current state follows."""
-        seq = self._jobs.revision
-        recovered = cursor == seq
-        self._session.answer(Resumed(id=client_id, recovered=recovered, from_=cursor, seq=seq))
-        if not recovered:
-            self._hub.recount(self._session)
+    def _resume(self, client_id: str | int | None, cursor: int, epoch: str | None) -> None:
+        """Every missed transition and the latest progress; or the current state, where the log is too short."""
+        session, jobs = self._session, self._jobs
+        missed = self._hub.missed(session.owner, cursor, epoch)
+        recovered = missed is not None
+        session.answer(
+            Resumed(id=client_id, recovered=recovered, from_=cursor, seq=jobs.revision, epoch=jobs.epoch)
+        )
+        if missed is None:
+            if not session.open():
+                self._hub.recount(session)
+            return
+        session.catch_up(missed)
+        for event in self._hub.running_progress(session.owner):
+            session.deliver(event)

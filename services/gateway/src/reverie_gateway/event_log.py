@@ -9,20 +9,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 
-import msgspec
-
 from reverie_gateway.events import Event
 
 #: Events kept at most; beyond it the oldest half is forgotten, and older cursors are no longer recovered.
 MAX_EVENTS = 200_000
-
-
-class Logged(msgspec.Struct, frozen=True, gc=False):
-    """One event with its revision and when it was committed (epoch seconds)."""
-
-    seq: int
-    at: float
-    event: Event
 
 
 class EventLog:
@@ -37,7 +27,7 @@ class EventLog:
         """Begin anew: the bucket was made anew, its revisions mean something else now."""
         self._revisions: list[int] = []
         self._times: list[float] = []
-        self._own: dict[str, list[Logged]] = defaultdict(list)
+        self._own: dict[str, list[Event]] = defaultdict(list)
         self._forgotten = 0
         self._last_hole = 0
 
@@ -45,7 +35,7 @@ class EventLog:
         return len(self._revisions)
 
     def add(self, seq: int, *, at: float, event: Event | None) -> None:
-        """The next revision; `event` is None where clients have nothing to learn from it (a purge)."""
+        """The next revision, committed at `at` (epoch seconds); no event where clients learn nothing (a purge)."""
         newest = self._revisions[-1] if self._revisions else 0
         if seq <= newest:
             return
@@ -54,7 +44,7 @@ class EventLog:
         self._revisions.append(seq)
         self._times.append(max(at, self._times[-1]) if self._times else at)
         if event is not None:
-            self._own[event.owner].append(Logged(seq, at, event))
+            self._own[event.owner].append(event)
         if len(self._revisions) > self._max_events:
             self._forget(len(self._revisions) // 2)
 
@@ -63,12 +53,11 @@ class EventLog:
         if not self._reaches(cursor, now=now):
             return None
         own = self._own.get(owner, [])
-        first = bisect_right(own, cursor, key=lambda logged: logged.seq)
-        return [logged.event for logged in own[first:]]
+        return own[bisect_right(own, cursor, key=_seq) :]
 
     def of_job(self, owner: str, job_id: str) -> list[Event]:
         """All kept events of one job, in order."""
-        return [logged.event for logged in self._own.get(owner, []) if logged.event.job_id == job_id]
+        return [event for event in self._own.get(owner, []) if event.job_id == job_id]
 
     def _reaches(self, cursor: int, *, now: float) -> bool:
         """Whether every revision after `cursor` is here.
@@ -90,6 +79,10 @@ class EventLog:
         del self._times[:count]
         for owner in list(self._own):
             own = self._own[owner]
-            del own[: bisect_right(own, self._forgotten, key=lambda logged: logged.seq)]
+            del own[: bisect_right(own, self._forgotten, key=_seq)]
             if not own:
                 del self._own[owner]
+
+
+def _seq(event: Event) -> int:
+    return event.seq

@@ -32,12 +32,13 @@ class Delivery(Enum):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One encoded job event for the sockets of its owner."""
+    """One encoded job event for the sockets of its owner; `seq` is the revision of the job's record."""
 
     owner: str
     job_id: str
     delivery: Delivery
     frame: str
+    seq: int
 
 
 def encode(message: ServerMessage) -> str:
@@ -81,7 +82,7 @@ def state_message(job: Job, revision: int) -> ServerMessage:
 def state_event(job: Job, revision: int) -> Event:
     """The event of one revision of a job."""
     delivery = Delivery.FINAL if job.state.terminal else Delivery.STATE
-    return Event(job.owner, job.id, delivery, encode(state_message(job, revision)))
+    return Event(job.owner, job.id, delivery, encode(state_message(job, revision)), revision)
 
 
 def progress_event(job: Job, progress: Progress, revision: int) -> Event:
@@ -96,7 +97,7 @@ def progress_event(job: Job, progress: Progress, revision: int) -> Event:
         node=progress.node,
         seq=revision,
     )
-    return Event(job.owner, job.id, Delivery.PROGRESS, encode(message))
+    return Event(job.owner, job.id, Delivery.PROGRESS, encode(message), revision)
 
 
 def change_event(change: Change[Job]) -> Event | None:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 import msgspec
 import structlog
 
+from reverie_gateway.event_log import EventLog
 from reverie_gateway.events import Event, change_event, progress_event, state_event
 from reverie_gateway.session import Session
 from reverie_jobs.mirror import Change, JobMirror
 from reverie_protocol.jobs import Job, JobState, Progress
 from reverie_runtime.bus.port import Message
+from reverie_runtime.clock import Clock
 
 #: How far down the queue a new socket is told of its owner's waiting jobs; running ones are all told.
 SNAPSHOT_QUEUED = 100
@@ -24,11 +26,19 @@ log = structlog.get_logger(__name__)
 
 
 class Hub:
-    """The sessions of this gateway by owner, and the latest progress of every running job."""
+    """The sessions of this gateway by owner, what happened before they came, and how running jobs progress.
 
-    def __init__(self, jobs: JobMirror, *, on_watch: Callable[[str], None]) -> None:
+    Made before the mirror follows its bucket, so that the log has all the history that the bucket kept.
+    """
+
+    def __init__(
+        self, jobs: JobMirror, log: EventLog, *, on_watch: Callable[[str], None], clock: Clock
+    ) -> None:
         self._jobs = jobs
+        self._log = log
         self._on_watch = on_watch
+        self._clock = clock
+        self._epoch = ""
         self._sessions: dict[str, dict[Session, None]] = {}
         self._progress: dict[str, Progress] = {}
         self._progress_decoder = msgspec.json.Decoder(Progress)
@@ -43,6 +53,7 @@ class Hub:
 
     def join(self, session: Session) -> None:
         """Tell a new session of its owner's running and next waiting jobs, then keep it informed."""
+        session.joined_at = self._jobs.revision
         self.recount(session)
         self._sessions.setdefault(session.owner, {})[session] = None
 
@@ -64,14 +75,31 @@ class Hub:
             for event in self.current(job):
                 session.deliver(event)
 
+    def missed(self, owner: str, cursor: int, epoch: str | None) -> list[Event] | None:
+        """An owner's state transitions after `cursor`, each once and in order; None if some may be gone.
+
+        An `epoch` other than the bucket's own means that the cursor belongs to a bucket that is no more.
+        """
+        if epoch is not None and epoch != self._jobs.epoch:
+            return None
+        return self._log.since(owner, cursor, now=self._clock.time())
+
+    def story(self, job: Job) -> list[Event]:
+        """All that is kept of what happened to a job, and its latest progress."""
+        return [*self._log.of_job(job.owner, job.id), *self._latest_progress(job)]
+
+    def running_progress(self, owner: str) -> list[Event]:
+        """The latest progress of each of an owner's running jobs."""
+        own = (job for job in self._jobs.running.values() if job.owner == owner)
+        return [event for job in own for event in self._latest_progress(job)]
+
     def current(self, job: Job) -> list[Event]:
         """The events that say how a job stands now."""
-        revision = self._jobs.revision_of(job.id)
-        events = [state_event(job, revision)]
+        return [state_event(job, self._jobs.revision_of(job.id)), *self._latest_progress(job)]
+
+    def _latest_progress(self, job: Job) -> list[Event]:
         progress = self.progress_of(job)
-        if progress is not None:
-            events.append(progress_event(job, progress, revision))
-        return events
+        return [] if progress is None else [progress_event(job, progress, self._jobs.revision_of(job.id))]
 
     def progress_of(self, job: Job) -> Progress | None:
         """Latest progress of a job's present attempt, None if it does not run or has not said anything."""
@@ -116,6 +144,7 @@ class Hub:
         if job is None or job.state is not JobState.RUNNING:
             self._progress.pop(change.key, None)
         event = change_event(change)
+        self._record(change, event)
         if job is None or event is None:
             return
         self._broadcast(event)
@@ -126,6 +155,13 @@ class Hub:
             self._broadcast(progress_event(job, progress, change.revision))
         if self._is_watched(job):
             self._on_watch(job.id)
+
+    def _record(self, change: Change[Job], event: Event | None) -> None:
+        if self._epoch != self._jobs.epoch:
+            self._epoch = self._jobs.epoch
+            self._log.reset()
+        at = change.record.updated_at if change.record is not None else 0.0
+        self._log.add(change.revision, at=at, event=event)
 
     def _is_watched(self, job: Job) -> bool:
         return any(session.wants_previews(job.id) for session in self._sessions.get(job.owner, ()))

@@ -120,6 +120,11 @@ class Jobs:
         """Latest revision of the event log that this gateway has seen."""
         return self._mirror.revision
 
+    @property
+    def epoch(self) -> str:
+        """Names the bucket that revisions belong to; another one after the server was wiped."""
+        return self._mirror.epoch
+
     def mirrored(self, job_id: str) -> Job | None:
         """The job as mirrored, whoever owns it."""
         return self._mirror.get(job_id)

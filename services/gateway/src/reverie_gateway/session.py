@@ -5,6 +5,8 @@ Pure of I/O.  What needs the bus (submit, cancel) is handed back to the caller a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reverie_gateway.events import Delivery, Event, encode
 from reverie_gateway.outbox import Outbox
 from reverie_protocol.client_messages import (
@@ -37,8 +39,10 @@ class Session:
         self.owner = owner
         self.outbox = outbox
         self.all_previews = False
+        self.joined_at = 0
         self._watched: set[str] = set()
         self._held: dict[str, list[Event]] = {}
+        self._early: list[Event] | None = None
 
     def receive(self, frame: str | bytes) -> Request | None:
         """What a client's frame asks for; None if it has been answered already (ping, every refusal)."""
@@ -71,6 +75,28 @@ class Session:
             )
         )
 
+    def expect_resume(self) -> None:
+        """Keep events back until the client's first request, or `open`: it may want to catch up first."""
+        self._early = []
+
+    def open(self) -> bool:
+        """The client does not resume: send the current state and what came since.  False if that was done."""
+        if self._early is None:
+            return False
+        early, self._early = self._early, None
+        for event in early:
+            self.deliver(event)
+        return True
+
+    def catch_up(self, missed: Sequence[Event]) -> None:
+        """Send what happened after the client's cursor, once each: nothing twice that went out on this socket."""
+        if self._early is not None:
+            self._early = None  # `missed` has all of it
+        else:
+            missed = [event for event in missed if event.seq <= self.joined_at]
+        for event in missed:
+            self.deliver(event)
+
     def hold(self, job_id: str) -> None:
         """Keep back this job's events until `release`: its `job:ack` has to go first."""
         self._held.setdefault(job_id, [])
@@ -86,6 +112,9 @@ class Session:
 
     def deliver(self, event: Event) -> None:
         """One event of one of the owner's jobs."""
+        if self._early is not None:
+            self._early.append(event)
+            return
         held = self._held.get(event.job_id)
         if held is not None:
             held.append(event)

@@ -23,6 +23,9 @@ from reverie_protocol.errors import CloseCode
 #: How long a client that is to be closed may take to read what was sent before, in seconds; it costs us a buffer.
 CLOSE_GRACE_S = 30.0
 
+#: How long a new socket's first request may take to be a resume, before it is told the current state; seconds.
+FIRST_REQUEST_S = 0.1
+
 Socket = WebSocket[Any, Any, Any]
 #: Hard bound of one message in bytes, beyond which the connection is closed; the session refuses politely below it.
 MAX_MESSAGE_BYTES = 4 << 20
@@ -40,16 +43,19 @@ async def converse(
     await socket.accept()
     session = Session(owner_of(socket), Outbox())
     session.deliver_status(encode(status_board.message(session.owner)))
+    session.expect_resume()
     hub.join(session)
     tasks = {
         asyncio.create_task(_read(socket, session, Conversation(session, jobs=jobs, hub=hub))),
         asyncio.create_task(_write(socket, session.outbox, metrics)),
         asyncio.create_task(_overdue(session.outbox)),
     }
+    opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, session.open)
     try:
         with metrics.open_socket():
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        opening.cancel()
         hub.leave(session)
         for task in tasks:
             task.cancel()

@@ -1,0 +1,119 @@
+"""`GET /v1/events`: the WebSocket's events as server-sent events, for clients that have no WebSocket.
+
+The id of an event is `<epoch>:<seq>`; a browser sends the last one back as `Last-Event-ID` when it reconnects, and
+every transition that it missed follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.response import Stream
+
+from reverie_gateway.events import encode
+from reverie_gateway.hub import Hub
+from reverie_gateway.identity import HttpRequest, owner_of
+from reverie_gateway.jobs import Jobs
+from reverie_gateway.outbox import Outbox
+from reverie_gateway.session import Session
+from reverie_gateway.status import StatusBoard
+from reverie_protocol.errors import CloseCode, ErrorCode, FieldError, ReverieError
+from reverie_protocol.server_messages import HelloOk, Resumed
+
+#: A comment goes out after this much silence, so that proxies and clients know the stream is alive; seconds.
+KEEPALIVE_S = 15.0
+RECONNECT_MS = 500
+
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+#: Kinds whose `seq` a client may resume from; progress repeats the revision of its job.
+_TRANSITIONS = frozenset({"job:state", "job:complete", "job:error", "hello:ok"})
+
+
+class _Head(msgspec.Struct, gc=False):
+    type: str
+    seq: int = 0
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+@get("/v1/events", media_type="text/event-stream")
+async def stream_events(
+    request: HttpRequest,
+    jobs: NamedDependency[Jobs],
+    hub: NamedDependency[Hub],
+    status_board: NamedDependency[StatusBoard],
+) -> Stream:
+    """The owner's events from now on, or from `Last-Event-ID` (also `?cursor=`)."""
+    last = request.headers.get("last-event-id") or request.query_params.get("cursor")
+    cursor = None if last is None else _cursor(last)
+    session = Session(owner_of(request), Outbox())
+    session.deliver_status(encode(status_board.message(session.owner)))
+    return Stream(
+        _events(session, cursor, jobs=jobs, hub=hub), media_type="text/event-stream", headers=_HEADERS
+    )
+
+
+async def _events(
+    session: Session, cursor: tuple[str | None, int] | None, *, jobs: Jobs, hub: Hub
+) -> AsyncIterator[str]:
+    _begin(session, cursor, jobs=jobs, hub=hub)
+    try:
+        yield f"retry: {RECONNECT_MS}\n\n"
+        while True:
+            frame = await _next(session.outbox)
+            if isinstance(frame, CloseCode):
+                return
+            yield ": alive\n\n" if frame is None else server_sent(frame, epoch=jobs.epoch)
+    finally:
+        hub.leave(session)
+
+
+def _begin(session: Session, cursor: tuple[str | None, int] | None, *, jobs: Jobs, hub: Hub) -> None:
+    """Everything missed, or the current state, and then all that comes."""
+    session.expect_resume()
+    hub.join(session)
+    if cursor is not None:
+        epoch, seq = cursor
+        missed = hub.missed(session.owner, seq, epoch)
+        session.answer(Resumed(recovered=missed is not None, from_=seq, seq=jobs.revision, epoch=jobs.epoch))
+        if missed is not None:
+            session.catch_up(missed)
+            for event in hub.running_progress(session.owner):
+                session.deliver(event)
+    session.open()
+    session.answer(HelloOk(previews=False, seq=jobs.revision, epoch=jobs.epoch))
+
+
+async def _next(outbox: Outbox) -> str | CloseCode | None:
+    """The next text frame or the end; None after a while of silence."""
+    try:
+        async with asyncio.timeout(KEEPALIVE_S):
+            frame = await outbox.next()
+    except TimeoutError:
+        return None
+    return frame.decode() if isinstance(frame, bytes) else frame
+
+
+def server_sent(frame: str, *, epoch: str) -> str:
+    """A text frame in the event-stream format, with an id where a client may resume from it."""
+    head = _head.decode(frame)
+    identified = f"id: {epoch}:{head.seq}\n" if head.type in _TRANSITIONS else ""
+    return f"{identified}event: {head.type}\ndata: {frame}\n\n"
+
+
+def _cursor(text: str) -> tuple[str | None, int]:
+    """`<epoch>:<seq>` or a bare `<seq>`."""
+    epoch, _, seq = text.rpartition(":")
+    if not (seq.isascii() and seq.isdigit() and len(seq) < 20):
+        allowed = "must be the id of an earlier event, or its seq"
+        raise ReverieError(
+            ErrorCode.INVALID_FIELD,
+            f"Last-Event-ID: {allowed}",
+            fields=[FieldError(("header", "Last-Event-ID"), allowed, "pattern")],
+        )
+    return epoch or None, int(seq)
