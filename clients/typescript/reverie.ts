@@ -20,6 +20,7 @@ export const ERROR_CODES = {
   forbidden: { status: 403, retryable: false },
   idempotency_conflict: { status: 409, retryable: false },
   job_finished: { status: 409, retryable: false },
+  job_not_retryable: { status: 409, retryable: false },
   range_not_satisfiable: { status: 416, retryable: false },
   not_implemented: { status: 501, retryable: false },
   queue_full: { status: 429, retryable: true },
@@ -821,8 +822,9 @@ export interface JobTimestamps {
 /**
  * `GET /v1/jobs/{id}`: the same story as the WebSocket's events tell.
  *
- * `position` is the place in the queue (0 is next) and null once the job does not wait; `progress` is the whole
- * job's fraction; `phase`, `step` and `steps` say where a running job is.
+ * `position` is the place in the queue (0 is next) and null once the job does not wait; `waitingFor` says in a
+ * sentence what keeps a waiting job from starting, other than those before it; `progress` is the whole job's
+ * fraction; `phase`, `step` and `steps` say where a running job is; `retryOf` is the ended job that it does again.
  */
 export interface JobView {
   jobId: string;
@@ -831,6 +833,7 @@ export interface JobView {
   priority: Lane;
   /** a count; 0.. */
   position: number | null;
+  waitingFor: string | null;
   /** counts the claims of the job, from 1; 0.. */
   attempt: number;
   /** fraction from 0 to 1; 0..1; default 0.0 */
@@ -887,6 +890,35 @@ export interface JobPatch {
   after?: string | null;
 }
 
+/** `paused`: nothing is claimed, submits wait.  `draining`: nothing new is taken, what is there is finished. */
+export interface Gate {
+  /** default false */
+  paused?: boolean;
+  /** default false */
+  draining?: boolean;
+}
+
+/** Key `queue` of the KV bucket `controls`; lanes by name, workers by name.  What is not listed is open. */
+export interface QueueControl {
+  queue: Gate;
+  lanes: { [key: string]: Gate };
+  workers: { [key: string]: Gate };
+}
+
+/** `GET /v1/queue`: what `queue:state` says, and the gates behind it. */
+export interface QueueView {
+  /** a count; 0.. */
+  pending: number;
+  /** a count; 0.. */
+  running: number;
+  /** a count; 0.. */
+  depth: number;
+  /** default false */
+  paused: boolean;
+  jobs: readonly QueueRow[];
+  controls: QueueControl;
+}
+
 /**
  * Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
  *
@@ -900,14 +932,6 @@ export interface ErrorBody {
   requestId: string;
   jobId?: string | null;
   url?: string | null;
-}
-
-/** `paused`: nothing is claimed, submits wait.  `draining`: nothing new is taken, what is there is finished. */
-export interface Gate {
-  /** default false */
-  paused?: boolean;
-  /** default false */
-  draining?: boolean;
 }
 
 /** Body of `PATCH /v1/queue`: the gates to set; the others stay as they are. */
@@ -1012,13 +1036,6 @@ export interface Worker {
   startedAt: number;
   /** seconds since the epoch, UTC; default 0.0 */
   beatAt: number;
-}
-
-/** Key `queue` of the KV bucket `controls`; lanes by name, workers by name.  What is not listed is open. */
-export interface QueueControl {
-  queue: Gate;
-  lanes: { [key: string]: Gate };
-  workers: { [key: string]: Gate };
 }
 
 /**
@@ -1286,6 +1303,7 @@ export type HttpBody =
   | JobAccepted
   | JobPage
   | JobPatch
+  | QueueView
   | ErrorBody
   | QueueControlPatch;
 

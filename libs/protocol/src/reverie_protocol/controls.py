@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from reverie_protocol.jobs import Lane
+
+WorkerName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="1 to 64 letters, digits, `_` or `-`"),
+]
 
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -27,7 +35,7 @@ class QueueControlPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     queue: Gate | None = None
     lanes: dict[str, Gate] = {}
-    workers: dict[str, Gate] = {}
+    workers: dict[WorkerName, Gate] = {}
 
 
 LANE_NAMES = tuple(lane.name.lower() for lane in Lane)

@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "forbidden"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     JOB_FINISHED = "job_finished"
+    JOB_NOT_RETRYABLE = "job_not_retryable"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     NOT_IMPLEMENTED = "not_implemented"
     # The request is fine; the platform cannot serve it now.
@@ -101,6 +102,9 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
         409, False, "The idempotency key was used before with another request."
     ),
     ErrorCode.JOB_FINISHED: ErrorTraits(409, False, "The job is already final and cannot be changed."),
+    ErrorCode.JOB_NOT_RETRYABLE: ErrorTraits(
+        409, False, "Only a failed or cancelled job is retried; this one runs, waits, or is complete."
+    ),
     ErrorCode.RANGE_NOT_SATISFIABLE: ErrorTraits(
         416, False, "The requested byte range lies outside the object."
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from reverie_protocol.client_messages import EndOfLane, Priority, QueuePosition
+from reverie_protocol.controls import QueueControl
 from reverie_protocol.errors import ErrorCodeText, FieldError
 from reverie_protocol.jobs import (
     JobError,
@@ -19,6 +20,7 @@ from reverie_protocol.jobs import (
     Seconds,
 )
 from reverie_protocol.quantities import Attempt, Count, Fraction, Seq, StepCount, StepIndex
+from reverie_protocol.server_messages import QueueRow
 
 
 class JobTimestamps(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -34,8 +36,9 @@ class JobTimestamps(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class JobView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """`GET /v1/jobs/{id}`: the same story as the WebSocket's events tell.
 
-    `position` is the place in the queue (0 is next) and null once the job does not wait; `progress` is the whole
-    job's fraction; `phase`, `step` and `steps` say where a running job is.
+    `position` is the place in the queue (0 is next) and null once the job does not wait; `waitingFor` says in a
+    sentence what keeps a waiting job from starting, other than those before it; `progress` is the whole job's
+    fraction; `phase`, `step` and `steps` say where a running job is; `retryOf` is the ended job that it does again.
     """
 
     job_id: str
@@ -43,6 +46,7 @@ class JobView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     state: JobState
     priority: Lane
     position: Count | None = None
+    waiting_for: str | None = None
     attempt: Attempt
     progress: Fraction = 0.0
     phase: Phase | None = None
@@ -86,6 +90,17 @@ class JobPatch(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid
     place: EndOfLane | None = None
     before: JobId | None = None
     after: JobId | None = None
+
+
+class QueueView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """`GET /v1/queue`: what `queue:state` says, and the gates behind it."""
+
+    pending: Count
+    running: Count
+    depth: Count
+    paused: bool = False
+    jobs: tuple[QueueRow, ...] = ()
+    controls: QueueControl
 
 
 class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):

@@ -20,6 +20,7 @@ HTTP_BODIES: Final[Structs] = (
     http_bodies.JobAccepted,
     http_bodies.JobPage,
     http_bodies.JobPatch,
+    http_bodies.QueueView,
     http_bodies.ErrorBody,
     controls.QueueControlPatch,
 )
