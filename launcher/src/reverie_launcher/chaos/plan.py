@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Final
 
@@ -15,19 +16,19 @@ QUIET_SHARE: Final = 0.05
 class FaultKind(StrEnum):
     """What can go wrong on the servers' side; what clients do wrong is in `workload`."""
 
-    KILL_WORKER = "kill worker"
-    FREEZE_WORKER = "freeze worker"
-    CRASH_WORKER = "crash worker at a point"
-    KILL_GATEWAY = "kill gateway"
-    FREEZE_GATEWAY = "freeze gateway"
-    CRASH_GATEWAY = "crash gateway at a point"
-    KILL_NATS = "kill nats-server"
-    FREEZE_NATS = "freeze nats-server"
-    CUT_LINK = "cut connections"
-    DELAY_LINK = "delay a connection"
-    STALL_LINK = "half-open connection"
-    GARBLE_LINK = "garble a client's connection"
-    LOSE_STORE = "storage away"
+    KILL_WORKER = "kill-worker"
+    FREEZE_WORKER = "freeze-worker"
+    CRASH_WORKER = "crash-worker"
+    KILL_GATEWAY = "kill-gateway"
+    FREEZE_GATEWAY = "freeze-gateway"
+    CRASH_GATEWAY = "crash-gateway"
+    KILL_NATS = "kill-nats"
+    FREEZE_NATS = "freeze-nats"
+    CUT_LINK = "cut-link"
+    DELAY_LINK = "delay-link"
+    STALL_LINK = "stall-link"
+    GARBLE_LINK = "garble-link"
+    LOSE_STORE = "lose-store"
 
 
 class Link(StrEnum):
@@ -113,10 +114,19 @@ GATEWAY_POINTS: Final = (
 )
 
 
-def plan_faults(*, seed: int, count: int, span_s: float, workers: int, gateways: int) -> list[Fault]:
-    """`count` faults over `span_s`, in order of time."""
+def plan_faults(
+    *,
+    seed: int,
+    count: int,
+    span_s: float,
+    workers: int,
+    gateways: int,
+    only: Collection[FaultKind] = (),
+) -> list[Fault]:
+    """`count` faults over `span_s`, in order of time; of `only` these kinds if any are named."""
     rng = random.Random(f"faults {seed}")
-    kinds = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()), k=count)
+    weights = {kind: weight for kind, weight in WEIGHTS.items() if not only or kind in only}
+    kinds = rng.choices(list(weights), weights=list(weights.values()), k=count)
     times = sorted(rng.uniform(QUIET_SHARE, 1.0) * span_s for _ in kinds)
     return [
         _fault(rng, kind, round(at_s, 3), workers=workers, gateways=gateways)

@@ -11,6 +11,9 @@ import msgspec
 #: Share of the span in which jobs come in; the rest is for them to be done while faults go on.
 SUBMIT_SHARE: Final = 0.85
 SIZE: Final = "64x64"
+#: Denoising steps: mostly as few as may be, some jobs long enough to be under way when something happens.
+STEPS: Final = (2, 4, 20, 60, 150)
+STEPS_WEIGHTS: Final = (25, 35, 20, 10, 10)
 
 
 class Path(StrEnum):
@@ -61,7 +64,7 @@ def _job(rng: random.Random, number: int, at_s: float, *, seed: int, clients: in
         key=f"chaos-{seed}-{number}",
         prompt=f"a circle, chaos {seed} job {number}",
         seed=rng.getrandbits(32),
-        steps=rng.choice((2, 3, 4, 4, 20)),
+        steps=rng.choices(STEPS, weights=STEPS_WEIGHTS)[0],
         lane=rng.choices((0, 1, 2, 3), weights=(1, 6, 2, 1))[0],
         cuts_after_submit=rng.random() < 0.08,
         repeats=rng.choices((0, 1, 2), weights=(80, 15, 5))[0],
