@@ -22,6 +22,8 @@ from reverie_launcher.supervisor import Launch
 from reverie_runtime.crash_points import CRASH_POINTS
 
 DRAIN_S: Final = 5.0
+#: At the end everything was read back already: what takes longer to stop is killed.
+STOP_S: Final = 1.0
 LISTEN_TRIES: Final = 20
 _GATEWAY, _INFERENCE = (
     next(each for each in SERVICES if each.name == name) for name in ("gateway", "inference")
@@ -69,8 +71,8 @@ class Cluster:
         for proxy in (*self.bus_links.values(), *self.client_links.values()):
             proxy.heal()
         services = [member for member in self.members.values() if member is not self.nats]
-        await asyncio.gather(*(member.stop(within_s=DRAIN_S) for member in services))
-        await self.nats.stop(within_s=DRAIN_S)
+        await asyncio.gather(*(member.stop(within_s=STOP_S) for member in services))
+        await self.nats.stop(within_s=STOP_S)
         for proxy in (*self.bus_links.values(), *self.client_links.values()):
             await proxy.stop()
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from reverie_launcher.chaos.plan import FaultKind
 from reverie_launcher.exits import ExitCode
 
 #: Faults per job if nothing else is said.
@@ -29,6 +30,9 @@ def chaos(
     workers: Annotated[int, typer.Option(min=1, help="Inference workers.")] = 2,
     gateways: Annotated[int, typer.Option(min=1, help="Gateways.")] = 2,
     clients: Annotated[int, typer.Option(min=1, help="Clients, each with a socket.")] = 4,
+    only: Annotated[
+        list[FaultKind] | None, typer.Option(help="Only faults of this kind; repeatable.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report there, as JSON.")] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Keep logs, bucket and outputs in this new folder.")
@@ -50,6 +54,7 @@ def chaos(
         workers=workers,
         gateways=gateways,
         clients=clients,
+        only=tuple(only or ()),
     )
     console = Console()
     with tempfile.TemporaryDirectory(prefix="reverie-chaos-") as temporary:

@@ -80,7 +80,9 @@ class Injector:
             return leg + names[fault.target % len(names)]
         at_worker = kind in (FaultKind.KILL_WORKER, FaultKind.FREEZE_WORKER, FaultKind.CRASH_WORKER)
         names = cluster.workers if at_worker else cluster.gateways
-        return names[fault.target % len(names)]
+        # One that serves, if there is one: a start can take longer than the pause between two faults.
+        serving = [name for name in names if cluster.members[name].ready.is_set() and name not in self._busy]
+        return (serving or names)[fault.target % len(serving or names)]
 
     async def _inject(self, fault: Fault, on: str) -> bool:
         if fault.kind is FaultKind.LOSE_STORE:

@@ -15,6 +15,7 @@ from reverie_launcher.chaos.figures import nats_returns, percentile, recoveries
 from reverie_launcher.chaos.injector import Done
 from reverie_launcher.chaos.logs import recoveries as resumes
 from reverie_launcher.chaos.member import Happened
+from reverie_launcher.chaos.plan import FaultKind
 from reverie_launcher.chaos.violations import Promise, Violation
 
 SHOWN_VIOLATIONS = 10
@@ -31,6 +32,7 @@ class Setup(msgspec.Struct, frozen=True):
     gateways: int = 2
     clients: int = 4
     settle_s: float = 120.0
+    only: tuple[FaultKind, ...] = ()
 
 
 class Spread(msgspec.Struct, frozen=True):

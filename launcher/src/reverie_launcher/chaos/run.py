@@ -41,6 +41,7 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
         span_s=setup.span_s,
         workers=setup.workers,
         gateways=setup.gateways,
+        only=setup.only,
     )
     began = time.time()
     tell(f"starting nats-server, {setup.gateways} gateways and {setup.workers} workers")
