@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+import structlog
 import torch
 from PIL import Image
 
@@ -44,6 +45,10 @@ from reverie_testing.tiny_models import (
 )
 
 torch.set_num_threads(1)
+# As services log: the default traceback shows local variables, which takes seconds where they are tensors.
+structlog.configure(
+    processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+)
 
 
 @pytest.fixture(scope="session")

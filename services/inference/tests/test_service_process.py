@@ -19,7 +19,7 @@ from reverie_protocol.jobs import JobState
 from reverie_runtime.clock import SystemClock
 from reverie_testing.product import free_port
 
-SLOW_STEPS = 150
+SLOW_STEPS = 60
 
 
 class ServiceProcess:
@@ -148,3 +148,28 @@ async def test_a_wrong_setting_ends_the_process_with_2_and_one_line_naming_it(
         line = (await running.process.stderr.read()).decode()
     assert len(line.splitlines()) == 1
     assert said in line.lower()
+
+
+async def test_a_frozen_worker_that_thaws_after_its_job_was_given_to_another_writes_nothing(
+    world: Any, model_folders: Any
+) -> None:
+    model = model_folders["sd15"]
+    async with (
+        service(world, model, REVERIE_INFERENCE__NAME="frozen") as first,
+        Reaper(world.bus, world.store, world.jobs, clock=SystemClock()).run(),
+    ):
+        await first.ready()
+        job_id = await world.submit(num_inference_steps=SLOW_STEPS)
+        await world.runs(job_id)
+        first.process.send_signal(signal.SIGSTOP)
+        await world.until(job_id, lambda job: job.state is JobState.QUEUED)
+        async with service(world, model, REVERIE_INFERENCE__NAME="other"):
+            await world.until(job_id, lambda job: job.attempt == 2)
+            first.process.send_signal(signal.SIGCONT)
+            job = await world.ended(job_id)
+            another = await world.ended(await world.submit())
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
+    assert job.worker.startswith("other.")
+    assert another.state is JobState.COMPLETED
+    writers = [past.job.worker for past in await world.store.history(job_id) if past.job.state.terminal]
+    assert writers == [job.worker]
