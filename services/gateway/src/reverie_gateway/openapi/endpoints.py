@@ -257,6 +257,22 @@ ENDPOINTS: Final = (
     ),
     Endpoint(
         method="get",
+        path="/v1/events",
+        operation_id="streamEvents",
+        tag="Jobs",
+        summary="The WebSocket's events as server-sent events",
+        description="Each event's data is the WebSocket's message. The id of a transition is `<epoch>:<seq>`: sent "
+        "back as `Last-Event-ID`, every transition since then follows (`resumed` says `recovered: true`), or the "
+        "current state where the log no longer reaches back that far.",
+        parameters=(
+            Parameter("Last-Event-ID", "header", "the id of the last event that was seen, or its seq"),
+            Parameter("cursor", "query", "the same, for clients that cannot set the header"),
+        ),
+        answers=(Answer(200, "events until either side ends", {"text/event-stream": {"type": "string"}}),),
+        errors=(ErrorCode.INVALID_FIELD,),
+    ),
+    Endpoint(
+        method="get",
         path="/v1/system/status",
         operation_id="readSystemStatus",
         tag="System",
