@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import httpx
@@ -91,9 +91,15 @@ class Client:
 
     async def run(self) -> None:
         """Submit, cancel, poll; return when every job of the plan is over as far as the client knows."""
+        async with self.connected():
+            await asyncio.gather(*(self._live(plan) for plan in self._plans))
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Have a socket, one after the other, while the context is open."""
         socket = asyncio.create_task(self._keep_socket(), name=f"{self.name} socket")
         try:
-            await asyncio.gather(*(self._live(plan) for plan in self._plans))
+            yield
         finally:
             socket.cancel()
             await asyncio.gather(socket, return_exceptions=True)
@@ -207,21 +213,21 @@ class Client:
 
     async def _live(self, plan: JobPlan) -> None:
         await asyncio.sleep(max(0.0, self._started + plan.at_s - asyncio.get_running_loop().time()))
-        job_id = await self._submit(plan, plan.path, cut=plan.cuts_after_submit)
+        job_id = await self.submit(plan, plan.path, cut=plan.cuts_after_submit)
         if job_id is None:
             return
         async with asyncio.TaskGroup() as tasks:
             for _ in range(plan.repeats):
                 self.repeats += 1
-                tasks.create_task(self._submit(plan, self._rng.choice(tuple(Path))))
+                tasks.create_task(self.submit(plan, self._rng.choice(tuple(Path))))
             if plan.conflicts:
                 tasks.create_task(self._conflict(plan, job_id))
             if plan.cancel_after_s is not None:
-                tasks.create_task(self._cancel(plan, job_id, plan.cancel_after_s))
-            tasks.create_task(self._follow(job_id, eagerly=plan.polls))
+                tasks.create_task(self.cancel(job_id, plan.cancel_path, after_s=plan.cancel_after_s))
+            tasks.create_task(self.follow(job_id, eagerly=plan.polls))
 
-    async def _submit(self, plan: JobPlan, path: Path, *, cut: bool = False) -> str | None:
-        """Try until it is acknowledged; None if it was refused for good."""
+    async def submit(self, plan: JobPlan, path: Path, *, cut: bool = False) -> str | None:
+        """Try until it is acknowledged; the job's id, None if it was refused for good."""
         while True:
             try:
                 answer = await (self._submit_on_socket if path is Path.SOCKET else self._submit_over_http)(
@@ -277,11 +283,12 @@ class Client:
                 return
             await self._pause()
 
-    async def _cancel(self, plan: JobPlan, job_id: str, after_s: float) -> None:
+    async def cancel(self, job_id: str, path: Path, *, after_s: float = 0.0) -> None:
+        """Cancel, trying until that is acknowledged."""
         await asyncio.sleep(after_s)
         while True:
             try:
-                if plan.cancel_path is Path.SOCKET:
+                if path is Path.SOCKET:
                     answer = await self._ask({"type": "job:cancel", "jobId": job_id})
                 else:
                     answer = await self._call("DELETE", f"/v1/jobs/{job_id}")
@@ -296,7 +303,7 @@ class Client:
                 return
             await self._pause()
 
-    async def _follow(self, job_id: str, *, eagerly: bool) -> None:
+    async def follow(self, job_id: str, *, eagerly: bool) -> None:
         """Until it is over: by what the socket says, and by asking now and then, in case that was away."""
         patience_s = POLL_S if eagerly else 8 * POLL_S
         while job_id not in self.ended:
@@ -369,4 +376,6 @@ def _body(plan: JobPlan) -> dict[str, Any]:
         "seed": plan.seed,
         "priority": plan.lane,
         "idempotencyKey": plan.key,
+        **({"notBefore": plan.not_before} if plan.not_before is not None else {}),
+        **({"startBy": plan.start_by} if plan.start_by is not None else {}),
     }

@@ -54,7 +54,7 @@ class Member:
 
     def start(self) -> None:
         """Start, and start again whenever it ends."""
-        self._file = self._log.open("a", encoding="utf-8")
+        self._file = self._log.open("a", encoding="utf-8", buffering=1)
         self._task = asyncio.create_task(self._run(), name=self.name)
 
     def kill(self, *, down_s: float = RESTART_S) -> bool:

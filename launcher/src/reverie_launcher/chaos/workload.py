@@ -28,7 +28,8 @@ class JobPlan(msgspec.Struct, frozen=True):
 
     `cuts_after_submit`: the client's connection breaks before the answer.  `repeats`: the submit is sent so often
     again after it was acknowledged.  `conflicts`: its key is used once more with another body.  `cancel_after_s`
-    counts from the acknowledgement.  `polls`: the client asks for it over HTTP until it is over.
+    counts from the acknowledgement.  `polls`: the client asks for it over HTTP until it is over.  `not_before` and
+    `start_by` are in seconds since the epoch.
     """
 
     number: int
@@ -46,6 +47,8 @@ class JobPlan(msgspec.Struct, frozen=True):
     cancel_after_s: float | None = None
     cancel_path: Path = Path.SOCKET
     polls: bool = False
+    not_before: float | None = None
+    start_by: float | None = None
 
 
 def plan_jobs(*, seed: int, count: int, span_s: float, clients: int) -> list[JobPlan]:
