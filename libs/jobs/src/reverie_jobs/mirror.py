@@ -28,6 +28,9 @@ from reverie_runtime.bus.port import (
 
 WORKERS = BucketConfig(name=WORKERS_BUCKET, history=1, ttl_s=WORKER_TTL_S)
 
+#: Pause before a watch that failed by a fault of ours is begun anew, in seconds.
+REWATCH_S = 1.0
+
 log = structlog.get_logger(__name__)
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -151,9 +154,18 @@ async def follow(
     """
 
     async def run() -> None:
-        async with bucket.watch(history=history) as events:
-            async for event in events:
-                mirror.apply(event)
+        while True:
+            try:
+                async with bucket.watch(history=history) as events:
+                    async for event in events:
+                        mirror.apply(event)
+            except Exception:
+                if not mirror.ready.is_set():
+                    raise  # the service cannot start
+                # A mirror that stands still would answer wrongly for ever: say so at /ready, and begin anew.
+                log.exception("the watch of a mirror failed; it begins anew", bucket=bucket.name)
+                mirror.ready.clear()
+                await asyncio.sleep(REWATCH_S)
 
     task = asyncio.create_task(run(), name=f"mirror-{bucket.name}")
     first = asyncio.create_task(mirror.ready.wait())

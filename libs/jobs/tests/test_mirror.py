@@ -1,0 +1,95 @@
+"""Mirrors: what they hold, and that they do not stand still unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from reverie_jobs import mirror as mirror_module
+from reverie_jobs.mirror import JobMirror, follow
+from reverie_jobs.store import JOBS
+from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType
+from reverie_runtime.bus.memory import MemoryBus, MemoryServer
+from reverie_runtime.bus.port import Bucket, Entry, SnapshotBegin, SnapshotEnd, WatchEvent
+
+JOB = Job(
+    id="j",
+    owner="u",
+    type=JobType.GENERATE,
+    state=JobState.QUEUED,
+    params=GenerateParams(prompt="p"),
+    created_at=1,
+    enqueued_at=1,
+    updated_at=1,
+)
+RECORD = msgspec.json.encode(JOB)
+
+
+class BreakingBucket:
+    """A bucket whose first watch breaks by a fault after its snapshot."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self.name = bucket.name
+        self.watches = 0
+
+    @asynccontextmanager
+    async def watch(self, *, history: bool = False) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        self.watches += 1
+        async with self._bucket.watch(history=history) as events:
+            yield self._broken(events) if self.watches == 1 else events
+
+    async def _broken(self, events: AsyncIterator[WatchEvent]) -> AsyncIterator[WatchEvent]:
+        async for event in events:
+            yield event
+            if isinstance(event, SnapshotEnd):
+                raise RuntimeError("a fault of ours")
+
+
+async def test_a_mirror_whose_watch_broke_begins_anew_and_misses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mirror_module, "REWATCH_S", 0.0)
+    bus = MemoryBus(MemoryServer())
+    bucket = BreakingBucket(await bus.bucket(JOBS))
+    mirror = JobMirror()
+    seen = asyncio.Event()
+    mirror.listen(lambda change: seen.set())
+    async with follow(mirror, bucket):  # type: ignore[arg-type]  # only what a mirror uses
+        await (await bus.bucket(JOBS)).put("j", RECORD)
+        async with asyncio.timeout(5):
+            await seen.wait()
+    assert mirror.get("j") == JOB
+    assert bucket.watches == 2
+
+
+def test_in_a_bucket_made_anew_low_revisions_are_news() -> None:
+    mirror = JobMirror()
+    for event in (SnapshotBegin("one"), Entry("j", RECORD, 500), SnapshotEnd(500)):
+        mirror.apply(event)
+    for event in (SnapshotBegin("two"), SnapshotEnd(0), Entry("j", RECORD, 1)):
+        mirror.apply(event)
+    assert mirror.revision_of("j") == 1
+    assert mirror.revision == 1
+
+
+def test_a_record_that_nobody_can_read_does_not_stop_the_mirror() -> None:
+    mirror = JobMirror()
+    for event in (SnapshotBegin("one"), Entry("x", b"junk", 1), Entry("j", RECORD, 2), SnapshotEnd(2)):
+        mirror.apply(event)
+    assert list(mirror.queued) == ["j"]
+    assert mirror.get("x") is None
+
+
+def test_a_snapshot_takes_away_what_is_no_longer_there() -> None:
+    mirror = JobMirror()
+    for event in (SnapshotBegin("one"), Entry("j", RECORD, 1), SnapshotEnd(1)):
+        mirror.apply(event)
+    for event in (SnapshotBegin("one"), SnapshotEnd(5)):
+        mirror.apply(event)
+    assert mirror.get("j") is None
+    assert not mirror.queued
