@@ -47,7 +47,7 @@ class BreakingBucket:
         async for event in events:
             yield event
             if isinstance(event, SnapshotEnd):
-                raise RuntimeError("a fault of ours")
+                raise OSError("a fault of ours")
 
 
 async def test_a_mirror_whose_watch_broke_begins_anew_and_misses_nothing(
