@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from product import BUILTIN_MODEL, Product, running_product
 PROMPTS = ("a red circle on a blue background", "a green star on a white background", "the sea at sunset")
 CLIENTS = (1, 4)
 LIMIT_SHARE, LIMIT_S = 0.05, 0.015
+#: As the worker sets it: threads that spin while they wait slow each other down on a machine that is shared.
+PASSIVE_WAITS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def requests(count: int, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -158,7 +161,9 @@ def main() -> None:
         return
     with running_product(model=options.model) as product:
         command = [sys.executable, __file__, *sys.argv[1:], "--bare"]
-        bare = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        bare = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | PASSIVE_WAITS
+        )
         try:
             for row in measure(product, bare, options):
                 print(msgspec.json.encode(row).decode(), flush=True)
