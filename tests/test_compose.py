@@ -21,6 +21,8 @@ import httpx
 import pytest
 import yaml
 
+from reverie_gateway.settings import Settings
+from reverie_runtime.settings import SettingsError, load_settings
 from reverie_testing.nats_server import NatsServer
 from reverie_testing.product import free_port, until
 
@@ -46,6 +48,7 @@ class Stage:
 
     def local(self, name: str, key: str, value: str) -> str:
         """A value as it has to be outside a container.  Ports are one per service, so that two do not meet."""
+        value = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)  # compose, where the variable is not set
         if key.endswith("__PORT"):
             return self._ports.setdefault((name, value), str(free_port()))
         value = value.replace("nats://nats:4222", self.nats.url).replace("0.0.0.0", "127.0.0.1")
@@ -178,6 +181,17 @@ def test_only_the_gateway_is_published_and_only_to_this_machine() -> None:
         name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service
     }
     assert published == {"gateway": ["${REVERIE_PUBLISH:-127.0.0.1:4200}:4200"]}
+
+
+def test_the_gateway_of_compose_serves_without_a_key_only_because_it_is_told_to() -> None:
+    given = BUILT["gateway"]["environment"]
+    assert given["REVERIE_AUTH__KEY"] == "${REVERIE_AUTH__KEY:-}", "a key of the user's goes to the gateway"
+    address = {"REVERIE_GATEWAY__HOST": given["REVERIE_GATEWAY__HOST"]}
+    with pytest.raises(SettingsError, match="set auth"):
+        load_settings(Settings, config=None, environ=address)
+    load_settings(
+        Settings, config=None, environ=address | {"REVERIE_AUTH__OPEN": given["REVERIE_AUTH__OPEN"]}
+    )
 
 
 def test_nats_of_compose_reads_its_configuration_and_syncs_every_write(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
 from reverie_gateway.composition import serve
-from reverie_gateway.settings import GatewaySettings, Settings, StorageSettings
+from reverie_gateway.settings import AuthSettings, GatewaySettings, Settings, StorageSettings
 from reverie_jobs.mirror import WORKERS, JobMirror, follow
 from reverie_jobs.store import JOBS, JobStore
 from reverie_jobs.transitions import Claim, cancel_finished, claim, complete, fail
@@ -322,7 +322,9 @@ class Stage:
         """Another gateway: `url`, `http` (a client of it), `socket()` (a WebSocket to it) and `leave()`."""
         drain_s = options.pop("drain_s", 3.0)
         storage = StorageSettings(path=str(options.pop("storage_path", self._folder)))
+        auth = options.pop("auth", AuthSettings())
         settings = Settings(
+            auth=auth,
             gateway=GatewaySettings(**({"port": 0} | options)),
             storage=storage,
             drain=DrainSettings(deadline_s=drain_s),

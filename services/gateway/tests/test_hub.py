@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.hub import Hub
+from reverie_gateway.identity import Identity
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
 from reverie_jobs.mirror import JobMirror
@@ -57,7 +58,7 @@ class Bench:
         await self.hub.on_preview(Message(job_preview("a"), picture))
 
     def session(self, owner: str = "me") -> Session:
-        session = Session(owner, Outbox())
+        session = Session(Identity(owner), Outbox())
         self.hub.join(session)
         return session
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from reverie_gateway.events import Delivery, Event
+from reverie_gateway.identity import Identity
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import MAX_WATCHED_JOBS, Session
 from reverie_protocol.client_messages import JobCancel, JobSubmit
@@ -15,7 +16,7 @@ from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode, ErrorCode, Reve
 
 @pytest.fixture
 def session() -> Session:
-    return Session("me", Outbox())
+    return Session(Identity("me"), Outbox())
 
 
 def event(delivery: Delivery, frame: str, job_id: str = "a") -> Event:

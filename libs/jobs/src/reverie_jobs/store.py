@@ -113,7 +113,7 @@ class JobStore:
             if stored is None:
                 stored = await self.get(job_id)
             if stored is None:
-                raise ReverieError(ErrorCode.JOB_NOT_FOUND, f"there is no job {job_id}")
+                raise ReverieError(ErrorCode.JOB_NOT_FOUND, f"there is no job {job_id!r}")
             if ops and await self._written_by(stored, ops):
                 return stored
             changed = change(stored.job)

@@ -88,7 +88,11 @@ def load_settings(
             _require_known(sections[path[0]].type, path, item)
         elif path[0] not in tolerated_sections:
             raise SettingsError(f"{item.name}: there is no section {path[0]!r}, only {_join(sections)}")
-    return kind(**{field.name: _section(field, given) for field in sections.values()})
+    values = {field.name: _section(field, given) for field in sections.values()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def document_settings(kind: type[msgspec.Struct]) -> str:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from reverie_gateway.app import Parts, build_app
+from reverie_gateway.authentication import Authentication, Gatekeeper, verifier_of
 from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.hub import Hub
@@ -60,6 +61,7 @@ async def serve(
     settings: Settings, *, bus: Bus, clock: Clock, health: Health, metrics: Metrics
 ) -> AsyncIterator[Gateway]:
     """Serve while the context is open: yields when requests are answered, drains on leaving."""
+    gatekeeper = Gatekeeper(verifier_of(settings.auth), clock=clock)
     async with AsyncExitStack() as stack:
         store_bucket = await bus.bucket(JOBS)
         store = JobStore(store_bucket, new_op=lambda: secrets.token_hex(8))
@@ -119,7 +121,7 @@ async def serve(
             )
         )
         edge = Edge(
-            app,
+            Authentication(app, gatekeeper=gatekeeper),
             rule=OriginRule(origins=settings.gateway.cors_origins, hosts=settings.gateway.allowed_hosts),
             metrics=counters,
             clock=clock,

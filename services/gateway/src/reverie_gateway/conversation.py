@@ -86,12 +86,12 @@ class Conversation:
             self._session.deliver(event)
 
     async def _cancel(self, request: JobCancel) -> None:
-        stored = await self._jobs.cancel(request.job_id, owner=self._session.owner)
+        stored = await self._jobs.cancel(request.job_id, by=self._session.identity)
         self._session.answer(JobCancelOk(id=request.id, job_id=request.job_id, state=stored.job.state))
         crash_point("acknowledged.cancel")
 
     def _preview(self, request: JobPreview) -> None:
-        job = self._jobs.owned(request.job_id, owner=self._session.owner)
+        job = self._jobs.visible(request.job_id, by=self._session.identity)
         enabled = request.enabled and not job.state.terminal
         self._session.watch(job.id, enabled=enabled)
         self._session.answer(JobPreviewOk(id=request.id, job_id=job.id, enabled=enabled))

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import structlog
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.origin import SAFE_METHODS, OriginRule, header
-from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
-from reverie_protocol.http_bodies import ErrorBody
+from reverie_gateway.refusal import Headers, answer, refuse
+from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_runtime.clock import Clock
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -30,7 +29,8 @@ _PREFLIGHT: Final = (
     (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, Range, X-Request-Id"),
     (b"access-control-max-age", b"600"),
 )
-Headers = list[tuple[bytes, bytes]]
+#: ASGI messages that begin an answer.
+_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
 class Edge:
@@ -66,9 +66,10 @@ class Edge:
             added += self._cors(headers)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             if refusal is not None:
-                await _refuse(scope, send, refusal, request_id)
+                error = ReverieError(ErrorCode.FORBIDDEN, refusal)
+                await refuse(scope, send, error, headers=added)
             elif _is_preflight(scope, headers):
-                await _answer(scope, send, 204, [*added, *_PREFLIGHT], b"")
+                await answer(scope, send, 204, [*added, *_PREFLIGHT], b"")
             else:
                 await self._pass_on(scope, receive, send, added)
 
@@ -76,15 +77,15 @@ class Edge:
         """Let the application answer, with our headers, and count the answer."""
         started, status = self._clock.monotonic(), 0
 
-        async def answer(message: Message) -> None:
+        async def pass_back(message: Message) -> None:
             nonlocal status
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in _STARTS:
                 message["headers"] = [*message.get("headers", []), *added]
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
-        await self._app(scope, receive, answer)
+        await self._app(scope, receive, pass_back)
         if status:
             route = str(scope.get("path_template") or "unknown")
             self._metrics.answered(route, status, self._clock.monotonic() - started)
@@ -119,20 +120,3 @@ def _method(scope: Scope) -> str:
 
 def _is_preflight(scope: Scope, headers: Headers) -> bool:
     return _method(scope) == "OPTIONS" and header(headers, b"access-control-request-method") is not None
-
-
-async def _refuse(scope: Scope, send: Send, detail: str, request_id: str) -> None:
-    code = ErrorCode.FORBIDDEN
-    body = msgspec.json.encode(ErrorBody(detail=detail, code=code, request_id=request_id))
-    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-    await _answer(scope, send, ERROR_TRAITS[code].status, headers, body)
-
-
-async def _answer(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """An HTTP answer, also in place of a WebSocket handshake (an extension that uvicorn offers)."""
-    kind = "websocket.http.response" if "method" not in scope else "http.response"
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
-    start: Any = {"type": f"{kind}.start", "status": status, "headers": headers}
-    await send(start)
-    rest: Any = {"type": f"{kind}.body", "body": body, "more_body": False}
-    await send(rest)

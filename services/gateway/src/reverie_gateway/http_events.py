@@ -16,7 +16,7 @@ from litestar.response import Stream
 
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
-from reverie_gateway.identity import HttpRequest, owner_of
+from reverie_gateway.identity import HttpRequest, identity_of
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
@@ -51,8 +51,8 @@ async def stream_events(
     """The owner's events from now on, or from `Last-Event-ID` (also `?cursor=`)."""
     last = request.headers.get("last-event-id") or request.query_params.get("cursor")
     cursor = None if last is None else _cursor(last)
-    session = Session(owner_of(request), Outbox())
-    session.deliver_status(encode(status_board.message(session.owner)))
+    session = Session(identity_of(request), Outbox())
+    session.deliver_status(encode(status_board.message(session.identity)))
     return Stream(
         _events(session, cursor, jobs=jobs, hub=hub), media_type="text/event-stream", headers=_HEADERS
     )

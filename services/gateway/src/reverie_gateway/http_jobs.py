@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from reverie_gateway.body import read_json
 from reverie_gateway.idempotency import with_header_key
-from reverie_gateway.identity import HttpRequest, owner_of
+from reverie_gateway.identity import HttpRequest, identity_of, owner_of
 from reverie_gateway.jobs import Jobs, newest_first
 from reverie_gateway.problem import job_url
 from reverie_gateway.views import Lens
@@ -24,7 +24,9 @@ from reverie_protocol.parsing import parse_job_submit
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
-_PARAMETERS = ("state", "limit", "cursor")
+_PARAMETERS = ("state", "limit", "cursor", "owner")
+#: `owner` of a list of everybody's jobs.
+EVERYBODY = "*"
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -53,11 +55,11 @@ class JobsController(Controller):
     async def list_jobs(
         self, request: HttpRequest, jobs: NamedDependency[Jobs], lens: NamedDependency[Lens]
     ) -> Response[JobPage]:
-        """The owner's jobs, newest first."""
+        """One's own jobs, newest first; an administrator may ask for others'."""
         query = _Query.read(request)
-        found, total = jobs.page(
-            owner_of(request), states=query.states, after=query.after, limit=query.limit + 1
-        )
+        by = identity_of(request)
+        owner = None if query.owner == EVERYBODY else query.owner or by.owner
+        found, total = jobs.page(owner, by=by, states=query.states, after=query.after, limit=query.limit + 1)
         shown, more = found[: query.limit], len(found) > query.limit
         views = tuple(lens.show(Stored(job, jobs.revision_of(job.id))) for job in shown)
         cursor = _cursor(newest_first(shown[-1])) if more else None
@@ -72,7 +74,7 @@ class JobsController(Controller):
         lens: NamedDependency[Lens],
     ) -> Response[JobView]:
         """One job as it stands now."""
-        stored = await jobs.find(job_id, owner=owner_of(request))
+        stored = await jobs.find(job_id, by=identity_of(request))
         return Response(lens.show(stored), headers=_NO_STORE)
 
     @delete("/{job_id:str}", status_code=200)
@@ -84,7 +86,7 @@ class JobsController(Controller):
         lens: NamedDependency[Lens],
     ) -> Response[JobView]:
         """Stop a job; doing so again, or after its end, changes nothing."""
-        stored = await jobs.cancel(job_id, owner=owner_of(request))
+        stored = await jobs.cancel(job_id, by=identity_of(request))
         return Response(lens.show(stored), headers=_NO_STORE)
 
 
@@ -94,6 +96,7 @@ class _Query(msgspec.Struct, frozen=True):
     states: frozenset[JobState]
     limit: int
     after: tuple[float, str] | None
+    owner: str | None
 
     @classmethod
     def read(cls, request: HttpRequest) -> _Query:
@@ -116,7 +119,7 @@ class _Query(msgspec.Struct, frozen=True):
         if wrong:
             names = ", ".join(str(field.loc[-1]) for field in wrong)
             raise ReverieError(ErrorCode.INVALID_FIELD, f"wrong parameters: {names}", fields=wrong)
-        return cls(frozenset(map(JobState, states)), int(limit), after)
+        return cls(frozenset(map(JobState, states)), int(limit), after, given.get("owner"))
 
 
 def _field(name: str, msg: str, kind: str) -> FieldError:

@@ -7,7 +7,7 @@ from functools import cache
 from litestar import Response, get
 from litestar.di import NamedDependency
 
-from reverie_gateway.identity import HttpRequest, owner_of
+from reverie_gateway.identity import HttpRequest, identity_of
 from reverie_gateway.openapi.document import encoded_document
 from reverie_gateway.readiness import Readiness
 from reverie_gateway.status import StatusBoard
@@ -43,7 +43,7 @@ async def read_status(
     request: HttpRequest, status_board: NamedDependency[StatusBoard]
 ) -> Response[SystemStatus]:
     """What `system:status` says now."""
-    return Response(status_board.message(owner_of(request)), headers=_NO_STORE)
+    return Response(status_board.message(identity_of(request)), headers=_NO_STORE)
 
 
 @get("/schema/openapi.json")

@@ -14,6 +14,7 @@ import structlog
 
 from reverie_gateway.admission import require_known, require_room, require_storable
 from reverie_gateway.disowned import Disowned
+from reverie_gateway.identity import Action, Identity, may
 from reverie_jobs.admission import require_servable
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore, Stored, Submitted
@@ -92,7 +93,7 @@ class Jobs:
         finally:
             self._submitting -= 1
 
-    async def find(self, job_id: str, *, owner: str) -> Stored:
+    async def find(self, job_id: str, *, by: Identity) -> Stored:
         """The job as it stands; `job_not_found` also where it is somebody else's."""
         _require_id(job_id)
         mirrored = self._mirror.get(job_id)
@@ -104,14 +105,14 @@ class Jobs:
             except ReverieError:
                 if stored is None:
                     raise
-        if stored is None or stored.job.owner != owner:
+        if stored is None or not may(by, Action.SEE, stored.job.owner):
             raise _not_found(job_id)
         return stored
 
-    def owned(self, job_id: str, *, owner: str) -> Job:
+    def visible(self, job_id: str, *, by: Identity) -> Job:
         """The job as mirrored; `job_not_found` also where it is somebody else's."""
         job = self._mirror.get(job_id)
-        if job is None or job.owner != owner:
+        if job is None or not may(by, Action.SEE, job.owner):
             raise _not_found(job_id)
         return job
 
@@ -129,11 +130,11 @@ class Jobs:
         """The job as mirrored, whoever owns it."""
         return self._mirror.get(job_id)
 
-    async def cancel(self, job_id: str, *, owner: str) -> Stored:
+    async def cancel(self, job_id: str, *, by: Identity) -> Stored:
         """Ask a job to stop: at once if it waits, at its next step if it runs.  Idempotent."""
 
         def change(job: Job) -> Job | None:
-            if job.owner != owner:
+            if not may(by, Action.CANCEL, job.owner):
                 raise _not_found(job_id)
             return request_cancel(job, now=self._clock.time())
 
@@ -145,15 +146,27 @@ class Jobs:
         return stored
 
     def page(
-        self, owner: str, *, states: Collection[JobState], after: tuple[float, str] | None, limit: int
+        self,
+        owner: str | None,
+        *,
+        by: Identity,
+        states: Collection[JobState],
+        after: tuple[float, str] | None,
+        limit: int,
     ) -> tuple[list[Job], int]:
         """Up to `limit` jobs of an owner that sort behind `after`, newest first, and how many there are in all.
 
-        No states means all of them.
+        No owner means everybody, no states means all of them; of all that, what `by` may see.
         """
-        own = [job for job in self._mirror if job.owner == owner and (not states or job.state in states)]
-        behind = own if after is None else [job for job in own if newest_first(job) > after]
-        return heapq.nsmallest(limit, behind, key=newest_first), len(own)
+        found = [
+            job
+            for job in self._mirror
+            if owner in (None, job.owner)
+            and (not states or job.state in states)
+            and may(by, Action.SEE, job.owner)
+        ]
+        behind = found if after is None else [job for job in found if newest_first(job) > after]
+        return heapq.nsmallest(limit, behind, key=newest_first), len(found)
 
     def revision_of(self, job_id: str) -> int:
         """Bucket revision of a mirrored job."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reverie_gateway.events import Delivery, Event, encode
+from reverie_gateway.identity import Identity
 from reverie_gateway.outbox import Outbox
 from reverie_protocol.client_messages import (
     ClientMessage,
@@ -29,14 +30,15 @@ MAX_FRAME_CHARS = 1 << 20
 MAX_WATCHED_JOBS = 1000
 
 Request = Hello | Resume | JobSubmit | JobCancel | JobPreview
-_REQUESTS = (Hello, Resume, JobSubmit, JobCancel, JobPreview)
+REQUESTS = (Hello, Resume, JobSubmit, JobCancel, JobPreview)
 
 
 class Session:
     """What one socket's client has said it wants, and what it is owed."""
 
-    def __init__(self, owner: str, outbox: Outbox) -> None:
-        self.owner = owner
+    def __init__(self, identity: Identity, outbox: Outbox) -> None:
+        self.identity = identity
+        self.owner = identity.owner
         self.outbox = outbox
         self.all_previews = False
         self.joined_at = 0
@@ -54,7 +56,7 @@ class Session:
         if isinstance(message, Ping):
             self.answer(Pong(id=message.id))
             return None
-        if isinstance(message, _REQUESTS):
+        if isinstance(message, REQUESTS):
             return message
         self.refuse(_unserved(message), message.id)
         return None

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from reverie_gateway.origin import is_loopback_name
 from reverie_runtime.settings import DrainSettings, LogSettings, NatsSettings
 
 
@@ -37,6 +38,46 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
 
 
+#: Shortest HS256 secret, in bytes: as long as the hash, as RFC 7518 asks.
+MIN_KEY_BYTES = 32
+
+
+class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose tokens are believed."""
+
+    key: Annotated[
+        str | None,
+        Meta(description="Secret of HS256 tokens, at least 32 bytes; with it every request needs a token"),
+    ] = None
+    public_key: Annotated[
+        str | None, Meta(description="Ed25519 public key of EdDSA tokens: PEM text, or a file of it")
+    ] = None
+    issuer: Annotated[str | None, Meta(description="What `iss` of a token must be")] = None
+    audience: Annotated[
+        str | None, Meta(description="What `aud` of a token must hold; without it a token must have none")
+    ] = None
+    max_age_s: Annotated[
+        float, Meta(gt=0, description="Longest life of a token in seconds; one that lives longer is refused")
+    ] = 3600.0
+    open: Annotated[
+        bool,
+        Meta(
+            description="Without a key, serve everybody as the one user `local` although others can reach "
+            "`gateway.host`; with a key it has no effect"
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        """ValueError for a secret that could be guessed."""
+        if self.key is not None and len(self.key.encode()) < MIN_KEY_BYTES:
+            raise ValueError(f"auth.key is shorter than {MIN_KEY_BYTES} bytes")
+
+    @property
+    def has_key(self) -> bool:
+        """Whether tokens are asked for."""
+        return self.key is not None or self.public_key is not None
+
+
 class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where outputs are."""
 
@@ -49,5 +90,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gateway: GatewaySettings = GatewaySettings()
     nats: NatsSettings = NatsSettings()
     storage: StorageSettings = StorageSettings()
+    auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
     drain: DrainSettings = DrainSettings()
+
+    def __post_init__(self) -> None:
+        """ValueError where strangers could use the gateway without a token and nobody said that they may."""
+        if not (self.auth.has_key or self.auth.open or is_loopback_name(self.gateway.host)):
+            raise ValueError(
+                f"gateway.host is {self.gateway.host}, which others can reach: set auth.key (or auth.public_key), "
+                "or auth.open = true to serve everybody as one user"
+            )

@@ -12,7 +12,7 @@ from litestar.exceptions import WebSocketDisconnect
 from reverie_gateway.conversation import Conversation
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
-from reverie_gateway.identity import owner_of
+from reverie_gateway.identity import identity_of
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.outbox import Outbox
@@ -40,9 +40,10 @@ async def converse(
     metrics: NamedDependency[GatewayMetrics],
 ) -> None:
     """Serve one socket until either side ends it."""
+    identity = identity_of(socket)
     await socket.accept()
-    session = Session(owner_of(socket), Outbox())
-    session.deliver_status(encode(status_board.message(session.owner)))
+    session = Session(identity, Outbox())
+    session.deliver_status(encode(status_board.message(identity)))
     session.expect_resume()
     hub.join(session)
     tasks = {

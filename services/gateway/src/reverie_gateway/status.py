@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
+from reverie_gateway.identity import Action, Identity, may
 from reverie_gateway.storage_probe import StorageProbe
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_protocol.jobs import Job, Vram, Worker, WorkerState
@@ -20,6 +21,9 @@ DEBOUNCE_S = 0.1
 ALIVE_S = 3.0
 #: Rows in `queueState.jobs`; `pending` and `running` count all.
 MAX_ROWS = 50
+
+#: Whose view of the queue it is: owner and whether he is an administrator.
+Viewer = tuple[str, bool]
 
 
 class StatusBoard:
@@ -41,21 +45,21 @@ class StatusBoard:
         self._version = version
         self._beats: dict[str, float] = {}
         self._dirty = asyncio.Event()
-        self._told: dict[str, str] = {}
+        self._told: dict[Viewer, str] = {}
         workers.listen(self._on_worker)
         jobs.listen(self._on_job)
         storage.listen(self._dirty.set)
         for worker in workers:
             self._beats[f"{worker.name}.{worker.incarnation}"] = clock.monotonic()
 
-    def message(self, owner: str) -> SystemStatus:
-        """The status as this owner may see it."""
+    def message(self, viewer: Identity) -> SystemStatus:
+        """The status as its viewer may see it."""
         workers = self._alive()
         return SystemStatus(
             mode=next((worker.mode for worker in workers if worker.mode is not None), None),
             vram=total_vram(workers),
             storage=self._storage.health,
-            queue_state=queue_state(self._jobs, owner),
+            queue_state=queue_state(self._jobs, viewer),
             workers=len(workers),
             version=self._version,
         )
@@ -82,10 +86,12 @@ class StatusBoard:
             self._push(hub)
 
     def _push(self, hub: Hub) -> None:
-        frames = {owner: encode(self.message(owner)) for owner in {s.owner for s in hub}}
+        viewers = {_viewer(session.identity): session.identity for session in hub}
+        frames = {viewer: encode(self.message(identity)) for viewer, identity in viewers.items()}
         for session in hub:
-            if frames[session.owner] != self._told.get(session.owner):
-                session.deliver_status(frames[session.owner])
+            viewer = _viewer(session.identity)
+            if frames[viewer] != self._told.get(viewer):
+                session.deliver_status(frames[viewer])
         self._told = frames
 
     def _on_job(self, change: Change[Job]) -> None:
@@ -105,8 +111,8 @@ class StatusBoard:
         return [worker for worker in heard if worker is not None and worker.state is WorkerState.READY]
 
 
-def queue_state(jobs: JobMirror, owner: str) -> QueueState:
-    """The queue as this owner may see it: others' rows carry no id."""
+def queue_state(jobs: JobMirror, viewer: Identity) -> QueueState:
+    """The queue as its viewer may see it: others' rows carry no id."""
     running = sorted(jobs.running.values(), key=lambda job: (job.started_at or 0.0, job.id))
     queued = jobs.waiting.order(MAX_ROWS)
     rows = [(0, job) for job in running] + list(enumerate(queued))
@@ -114,7 +120,7 @@ def queue_state(jobs: JobMirror, owner: str) -> QueueState:
         pending=len(jobs.queued),
         running=len(running),
         depth=len(jobs.queued) + len(running),
-        jobs=tuple(_row(job, place, owner) for place, job in rows[:MAX_ROWS]),
+        jobs=tuple(_row(job, place, viewer) for place, job in rows[:MAX_ROWS]),
     )
 
 
@@ -135,12 +141,16 @@ def total_vram(workers: Sequence[Worker]) -> Vram:
     )
 
 
-def _row(job: Job, place: int, owner: str) -> QueueRow:
+def _viewer(identity: Identity) -> Viewer:
+    return identity.owner, identity.admin
+
+
+def _row(job: Job, place: int, viewer: Identity) -> QueueRow:
     return QueueRow(
         type=job.type,
         state=job.state,
         priority=job.priority,
         position=place,
         enqueued_at=job.enqueued_at,
-        job_id=job.id if job.owner == owner else None,
+        job_id=job.id if may(viewer, Action.SEE, job.owner) else None,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from reverie_gateway.authentication import is_open
 from reverie_gateway.openapi.endpoints import ENDPOINTS, Answer, Endpoint, Header, Parameter
 from reverie_gateway.readiness import Readiness
 from reverie_gateway.storage_probe import StorageReport
@@ -18,6 +19,13 @@ from reverie_protocol.export.schema import components
 Document = dict[str, Any]
 
 _PREFIX = "#/components/schemas/"
+_BEARER: Document = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "A token signed with `auth.key` (HS256) or for its `auth.public_key` (EdDSA); `sub` "
+    "is the owner of what it submits. A gateway without a key, as on one's own machine, needs none.",
+}
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -39,7 +47,8 @@ def openapi_document() -> Document:
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in dict.fromkeys(endpoint.tag for endpoint in ENDPOINTS)],
         "paths": paths,
-        "components": {"schemas": _schemas(paths)},
+        "security": [{"bearer": []}],
+        "components": {"schemas": _schemas(paths), "securitySchemes": {"bearer": _BEARER}},
     }
 
 
@@ -50,8 +59,10 @@ def encoded_document() -> bytes:
 
 def _operation(endpoint: Endpoint) -> Document:
     responses = {str(answer.status): _answer(answer) for answer in endpoint.answers}
-    for status in sorted({ERROR_TRAITS[code].status for code in endpoint.errors}):
-        responses.setdefault(str(status), _error(status, endpoint.errors))
+    closed = not is_open(endpoint.path)
+    errors = (*endpoint.errors, *((ErrorCode.UNAUTHENTICATED,) if closed else ()))
+    for status in sorted({ERROR_TRAITS[code].status for code in errors}):
+        responses.setdefault(str(status), _error(status, errors))
     operation: Document = {
         "operationId": endpoint.operation_id,
         "tags": [endpoint.tag],
@@ -59,6 +70,8 @@ def _operation(endpoint: Endpoint) -> Document:
         "parameters": [_parameter(parameter) for parameter in endpoint.parameters],
         "responses": responses,
     }
+    if not closed:
+        operation["security"] = []
     if endpoint.description:
         operation["description"] = endpoint.description
     if endpoint.body is not None:
@@ -99,6 +112,11 @@ def _error(status: int, codes: tuple[ErrorCode, ...]) -> Document:
         "description": f"{HTTPStatus(status).phrase}; `code` is {' or '.join(f'`{code}`' for code in here)}",
         "content": {"application/json": {"schema": {"$ref": _PREFIX + "ErrorBody"}}},
     }
+    if status == HTTPStatus.UNAUTHORIZED:
+        challenge = Header(
+            "WWW-Authenticate", '`Bearer`, with `error="invalid_token"` after a token that is refused'
+        )
+        document["headers"] = dict([_header(challenge)])
     if status in _RETRIED:
         retry = Header("Retry-After", "seconds after which to try again", {"type": "integer"})
         document["headers"] = dict([_header(retry)])

@@ -188,6 +188,7 @@ ENDPOINTS: Final = (
                 {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
             ),
             Parameter("cursor", "query", "`cursor` of the previous answer"),
+            Parameter("owner", "query", "for administrators: whose jobs, `*` for everybody's"),
         ),
         answers=(Answer(200, "jobs", {"application/json": "JobPage"}),),
         errors=(ErrorCode.INVALID_FIELD,),
@@ -305,7 +306,9 @@ ENDPOINTS: Final = (
         operation_id="readMetrics",
         tag="System",
         summary="Prometheus metrics",
+        description="Without a token from this machine only, and not through a proxy; else for administrators.",
         answers=(Answer(200, "metrics in text format", {"text/plain": _TEXT}),),
+        errors=(ErrorCode.FORBIDDEN,),
     ),
     Endpoint(
         method="get",
