@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from reverie_inference.super_resolution import UnusableWeights, Upscaler, load_upscaler, upscale
 from safetensors.torch import save_file
+
+from reverie_inference.super_resolution import UnusableWeights, Upscaler, load_upscaler, upscale
 
 
 def _saved(folder: Path, network: Upscaler) -> Path:

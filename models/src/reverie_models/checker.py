@@ -52,7 +52,7 @@ def _normalised(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     top, left = (side - box.shape[0]) // 2, (side - box.shape[1]) // 2
     square[top : top + box.shape[0], left : left + box.shape[1]] = box * 255
     resized = Image.fromarray(square).resize((_MASK_SIDE, _MASK_SIDE), Image.Resampling.BOX)
-    return np.asarray(resized, np.float32) / 255
+    return np.asarray(resized, np.float32) / np.float32(255)
 
 
 def _template(shape: str) -> NDArray[np.float32]:
@@ -177,7 +177,8 @@ class Tally:
 
     def share(self, name: str) -> float:
         """The part of pictures whose verdict's field `name` holds, 0 to 1."""
-        return sum(getattr(verdict, name) for verdict in self.verdicts) / len(self.verdicts)
+        held = sum(bool(getattr(verdict, name)) for verdict in self.verdicts)
+        return held / len(self.verdicts)
 
     def __str__(self) -> str:
         names = ("background", "colour", "shape", "all_right")
@@ -187,7 +188,7 @@ class Tally:
 def held_out_prompts(kind: str, count: int, seed: int = 11) -> list[tuple[str, FlatScene]]:
     """Captions and scenes of combinations that training never saw; `kind`: "single", "pair"."""
     rng = random.Random(f"held out/{kind}/{seed}")
-    prompts = []
+    prompts: list[tuple[str, FlatScene]] = []
     while len(prompts) < count:
         draw = draw_single if kind == "single" else draw_pair
         scene = draw(rng, held_out=True)

@@ -47,10 +47,11 @@ _POOL = 120_000
 _PEAK_RATE = 1e-3
 _TEXT_RATE_SHARE = 0.3
 _UNTOLD_SHARE = 0.1
+_BETAS = (1e-4, 0.02)
 _SCHEDULE = {
     "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
+    "beta_start": _BETAS[0],
+    "beta_end": _BETAS[1],
     "beta_schedule": "linear",
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
@@ -166,7 +167,7 @@ class Course:
         self.optimiser = torch.optim.AdamW(groups, lr=_PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.99))
         self.average = Average(self.trained, 0.9990)
         self.step, self.samples, self.spent = 0, 0, 0.0
-        betas = torch.linspace(_SCHEDULE["beta_start"], _SCHEDULE["beta_end"], 1000)
+        betas = torch.linspace(*_BETAS, 1000)
         self._kept = torch.cumprod(1 - betas, 0).to(self.device)
         if state := load_checkpoint(work / "generator.ckpt"):
             self.unet.load_state_dict(state["unet"])
@@ -189,7 +190,7 @@ class Course:
             guess = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
         loss = nn.functional.mse_loss(guess.float(), velocity)
         self.optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.world > 1:
             self._share_gradients()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
@@ -204,7 +205,7 @@ class Course:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.world
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -343,9 +344,11 @@ def export_pipeline(work: Path) -> None:
     """Writes the averaged weights as `work/text-to-image`: a pipeline folder and its defaults."""
     course = Course(work, seed=0)
     course.average.swap()
-    pipeline = assemble(course.autoencoder, course.text, course.tokenizer, course.unet)
+    parts = course.autoencoder, course.text, course.unet
+    autoencoder, text, unet = (part.cpu().half() for part in parts)
     folder = work / "text-to-image"
-    pipeline.to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
+    pipeline = assemble(autoencoder, text, course.tokenizer, unet)
+    pipeline.save_pretrained(folder, safe_serialization=True)
     defaults = {
         "mode": "builtin",
         "native_size": [NATIVE_SIZE, NATIVE_SIZE],
@@ -359,8 +362,6 @@ def export_pipeline(work: Path) -> None:
 
 def load(folder: Path) -> StableDiffusionPipeline:
     """The shipped pipeline in float32."""
-    pipeline = AutoPipelineForText2Image.from_pretrained(
-        folder, local_files_only=True, dtype=torch.float32
-    )
+    pipeline = AutoPipelineForText2Image.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

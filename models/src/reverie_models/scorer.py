@@ -88,7 +88,8 @@ def image_processor() -> CLIPImageProcessor:
 def tokens_of(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Padded token ids, int64 [N, 32]."""
     encoded = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-    return encoded.input_ids
+    ids: Tensor = encoded.input_ids
+    return ids
 
 
 def embed_texts(model: CLIPModel, ids: Tensor) -> Tensor:

@@ -50,10 +50,10 @@ def as_generated(
     `noise`: deviation of what is added to the latents, in units of the latents' own.
     """
     latents = autoencoder.encode(pictures * 2 - 1).latents
-    shaken = (
-        torch.randn(latents.shape, generator=source).to(latents) * noise / autoencoder.config.scaling_factor
-    )
-    return (autoencoder.decode(latents + shaken).sample / 2 + 0.5).clamp(0, 1)
+    shake = torch.randn(latents.shape, generator=source).to(latents)
+    latents = latents + shake * noise / autoencoder.config.scaling_factor
+    drawn: Tensor = autoencoder.decode(latents).sample
+    return (drawn / 2 + 0.5).clamp(0, 1)
 
 
 class _Pairs:
@@ -106,7 +106,8 @@ def start_as_bicubic(network: Upscaler) -> None:
     first, *between, last = [layer for layer in network.body if isinstance(layer, nn.Conv2d)]
     for layer in (first, *between, last):
         nn.init.normal_(layer.weight, std=0.05)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
         layer.weight[: None if layer is last else 27] *= 0.02
     for channel in range(27):
         colour, row, column = channel % 3, channel // 9, channel // 3 % 3
@@ -165,7 +166,7 @@ def train(work: Path, minutes: float, scale: int, seed: int = 4) -> None:
     torch.manual_seed(seed)
     network = Upscaler(scale, WIDTH, DEPTH)
     start_as_bicubic(network)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.99))
     run = Run(work / f"super-resolution-x{scale}.ckpt", network, optimiser, minutes)
     pairs = _Pairs(autoencoder, scale)

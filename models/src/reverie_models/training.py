@@ -77,7 +77,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The last checkpoint of a stage, or None before the first."""
     if not path.exists():
         return None
-    return torch.load(path, map_location=training_device(), weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location=training_device(), weights_only=True)
+    return state
 
 
 def pictures_of(scenes: Iterable[Scene], size: int = 64) -> Tensor:
@@ -116,7 +117,7 @@ class Run:
         for group in self._optimiser.param_groups:
             group["lr"] = cosine_rate(self._peak, self.budget.share, self.step)
         self._optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self._model.parameters(), largest_gradient)
         self._optimiser.step()
         self.average.update(self.step)
