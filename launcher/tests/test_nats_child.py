@@ -67,6 +67,14 @@ async def test_after_a_kill_it_comes_back_on_the_same_port_with_what_was_written
         await client.close()
 
 
+async def test_once_it_was_ready_its_port_stays_even_while_somebody_else_has_it(tmp_path: Path) -> None:
+    server = make(tmp_path)
+    async with running(server):
+        url = server.url
+        server.prepare()  # as before a restart, with the port still taken
+        assert server.url == url
+
+
 async def test_the_next_run_has_the_same_port_if_it_is_free(tmp_path: Path) -> None:
     async with running(first := make(tmp_path, seed=1)):
         pass
