@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from reverie_jobs.admission import require_servable
-from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import Job, JobType, Worker
 
 #: Largest parameters of one job, in bytes of JSON; a record must fit a NATS message with room to spare.
@@ -35,6 +35,22 @@ def require_storable(job: Job) -> None:
             ErrorCode.PAYLOAD_TOO_LARGE,
             f"the parameters take {size} bytes; {MAX_PARAMS_BYTES} are allowed, upload large inputs as files",
         )
+
+
+def require_timely(job: Job, *, now: float) -> None:
+    """Raise `invalid_field` where a job could only miss its time limits."""
+    limits = [
+        (name, at) for name, at in (("startBy", job.start_by), ("finishBy", job.finish_by)) if at is not None
+    ]
+    earliest = max(now, job.not_before or now)
+    late = [FieldError((name,), _too_early(now, at), "out_of_range") for name, at in limits if at < earliest]
+    if late:
+        names = ", ".join(str(field.loc[0]) for field in late)
+        raise ReverieError(ErrorCode.INVALID_FIELD, f"{names}: no job could keep to that", fields=late)
+
+
+def _too_early(now: float, at: float) -> str:
+    return "lies in the past" if at < now else "lies before notBefore"
 
 
 def require_known(job: Job, workers: Iterable[Worker], *, seen_types: Collection[JobType]) -> None:

@@ -10,10 +10,12 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from reverie_gateway.body import MAX_BODY_BYTES
+from reverie_gateway.gates import Gates
 from reverie_gateway.http_events import stream_events
 from reverie_gateway.http_generate import generate
 from reverie_gateway.http_jobs import JobsController
 from reverie_gateway.http_page import read_page
+from reverie_gateway.http_queue import QueueController
 from reverie_gateway.http_storage import StorageController
 from reverie_gateway.http_system import (
     read_health,
@@ -27,6 +29,7 @@ from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.objects import Objects
 from reverie_gateway.problem import on_exception, on_http_exception, on_reverie_error
+from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.settings import GatewaySettings
 from reverie_gateway.socket import converse
 from reverie_gateway.status import StatusBoard
@@ -41,6 +44,7 @@ from reverie_runtime.metrics import Metrics
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What handlers may ask for, each by the name of its field."""
 
+    gates: Gates
     gateway_settings: GatewaySettings
     health: Health
     hub: Hub
@@ -49,6 +53,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     metrics: GatewayMetrics
     objects: Objects
     process_metrics: Metrics
+    queue_board: QueueBoard
     status_board: StatusBoard
     storage_probe: StorageProbe
     waiters: Waiters
@@ -61,6 +66,7 @@ def build_app(parts: Parts) -> Litestar:
             converse,
             generate,
             JobsController,
+            QueueController,
             read_health,
             read_metrics,
             read_openapi,

@@ -16,11 +16,14 @@ from reverie_gateway.app import Parts, build_app
 from reverie_gateway.authentication import Authentication, Gatekeeper, verifier_of
 from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
+from reverie_gateway.gates import Gates
 from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.objects import Objects
+from reverie_gateway.obstacles import Obstacles
 from reverie_gateway.origin import OriginRule
+from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.readiness import declare_checks
 from reverie_gateway.retention import Janitor
 from reverie_gateway.settings import Settings
@@ -31,6 +34,7 @@ from reverie_gateway.storage_probe import StorageProbe
 from reverie_gateway.views import Lens
 from reverie_gateway.waiting import Waiters
 from reverie_gateway.watches import Watches
+from reverie_jobs.controls import CONTROLS, ControlMirror
 from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
 from reverie_jobs.reaper import Reaper
 from reverie_jobs.store import JOBS, JobStore
@@ -72,6 +76,9 @@ async def serve(
         await stack.enter_async_context(follow(jobs_mirror, store_bucket, history=True))
         await stack.enter_async_context(follow(workers_mirror, await bus.bucket(WORKERS)))
 
+        controls_bucket, controls = await bus.bucket(CONTROLS), ControlMirror()
+        await stack.enter_async_context(follow(controls, controls_bucket))
+
         storage = FilesystemStorage(Path(settings.storage.path))
         storage_probe = StorageProbe(storage, clock=clock)
         await stack.enter_async_context(storage_probe.run())
@@ -80,8 +87,10 @@ async def serve(
             stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
         await stack.enter_async_context(watches.run(hub.watched))
 
+        queue_board = QueueBoard(jobs_mirror, controls, hub, clock=clock)
+        await stack.enter_async_context(queue_board.run())
         status_board = StatusBoard(
-            jobs_mirror, workers_mirror, storage_probe, clock=clock, version=version("reverie-gateway")
+            queue_board, workers_mirror, storage_probe, clock=clock, version=version("reverie-gateway")
         )
         await stack.enter_async_context(status_board.run(hub))
 
@@ -89,11 +98,14 @@ async def serve(
         janitor = Janitor(store, jobs_mirror, clock=clock, retention_s=retention_s)
         await stack.enter_async_context(janitor.run())
 
+        standings = Standings(jobs_mirror, clock=clock)
         jobs = Jobs(
             bus,
             store,
             jobs_mirror,
             workers_mirror,
+            controls=controls,
+            standings=standings,
             clock=clock,
             max_queued=settings.gateway.max_queued,
             random_bits=secrets.randbits,
@@ -107,14 +119,16 @@ async def serve(
         declare_checks(health, jobs_mirror, workers_mirror, storage_probe)
         app = build_app(
             Parts(
+                gates=Gates(bus, controls_bucket, controls),
                 gateway_settings=settings.gateway,
                 health=health,
                 hub=hub,
                 jobs=jobs,
-                lens=Lens(hub, Standings(jobs_mirror, clock=clock)),
+                lens=Lens(hub, standings, Obstacles(workers_mirror, controls, clock=clock)),
                 metrics=counters,
                 objects=Objects(storage),
                 process_metrics=metrics,
+                queue_board=queue_board,
                 status_board=status_board,
                 storage_probe=storage_probe,
                 waiters=waiters,

@@ -6,10 +6,18 @@ import structlog
 
 from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
+from reverie_gateway.moves import read_move
 from reverie_gateway.session import Request, Session
-from reverie_protocol.client_messages import Hello, JobCancel, JobPreview, JobSubmit, Resume
+from reverie_protocol.client_messages import Hello, JobCancel, JobPreview, JobPriority, JobSubmit, Resume
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.server_messages import HelloOk, JobAck, JobCancelOk, JobPreviewOk, Resumed
+from reverie_protocol.server_messages import (
+    HelloOk,
+    JobAck,
+    JobCancelOk,
+    JobPreviewOk,
+    JobPriorityOk,
+    Resumed,
+)
 from reverie_runtime.crash_points import crash_point
 
 log = structlog.get_logger(__name__)
@@ -42,6 +50,8 @@ class Conversation:
                 await self._submit(request)
             case JobCancel():
                 await self._cancel(request)
+            case JobPriority():
+                await self._move(request)
             case JobPreview():
                 self._preview(request)
             case Hello():
@@ -89,6 +99,14 @@ class Conversation:
         stored = await self._jobs.cancel(request.job_id, by=self._session.identity)
         self._session.answer(JobCancelOk(id=request.id, job_id=request.job_id, state=stored.job.state))
         crash_point("acknowledged.cancel")
+
+    async def _move(self, request: JobPriority) -> None:
+        stored = await self._jobs.move(request.job_id, read_move(request), by=self._session.identity)
+        job = stored.job
+        place = self._jobs.place_of(job)
+        self._session.answer(
+            JobPriorityOk(id=request.id, job_id=job.id, priority=job.priority, position=place)
+        )
 
     def _preview(self, request: JobPreview) -> None:
         job = self._jobs.visible(request.job_id, by=self._session.identity)

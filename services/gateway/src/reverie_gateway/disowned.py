@@ -1,7 +1,7 @@
 """Submits that were answered with an error although NATS may have taken them: such a job must not run.
 
-The client was told no and will ask again; a ghost beside its second try would be work twice.  Only jobs without
-an idempotency key are disowned: with a key, the second try finds the first.
+The client was told no and will ask again; a ghost beside its second try would be work twice.  Only jobs whose id is
+drawn are disowned: with an idempotency key, and of a retry, the second try finds the first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Disowned:
 
     def add(self, job: Job) -> None:
         """Remember that the client was told this job was not taken."""
-        if job.idempotency_key is not None:
+        if job.idempotency_key is not None or job.retry_of is not None:
             return
         self._ids[job.id] = None
         if len(self._ids) > MAX_IDS:

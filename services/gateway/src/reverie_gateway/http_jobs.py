@@ -6,7 +6,7 @@ import base64
 import binascii
 
 import msgspec
-from litestar import Controller, Response, delete, get, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
@@ -14,13 +14,15 @@ from reverie_gateway.body import read_json
 from reverie_gateway.idempotency import with_header_key
 from reverie_gateway.identity import HttpRequest, identity_of, owner_of
 from reverie_gateway.jobs import Jobs, newest_first
+from reverie_gateway.moves import read_move
 from reverie_gateway.problem import job_url
 from reverie_gateway.views import Lens
-from reverie_jobs.store import Stored
+from reverie_jobs.store import Stored, Submitted
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView
+from reverie_protocol.http_bodies import JobAccepted, JobPage, JobPatch, JobView
 from reverie_protocol.jobs import JobState
 from reverie_protocol.parsing import parse_job_submit
+from reverie_protocol.validation import validate
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -31,7 +33,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class JobsController(Controller):
-    """Submit, follow and cancel jobs."""
+    """Submit, follow, move, cancel and retry jobs."""
 
     path = "/v1/jobs"
 
@@ -40,16 +42,7 @@ class JobsController(Controller):
         """Take a job; the answer comes when its record is durable.  A repetition gets the first one's job."""
         submit = with_header_key(parse_job_submit(await read_json(request)), request)
         submitted = await jobs.submit(jobs.draft(submit, owner=owner_of(request)))
-        job = submitted.stored.job
-        accepted = JobAccepted(
-            job_id=job.id,
-            state=job.state,
-            priority=job.priority,
-            seq=submitted.stored.revision,
-            existing=submitted.existing,
-            url=job_url(job.id),
-        )
-        return Response(accepted, status_code=202, headers={**_NO_STORE, "Location": accepted.url})
+        return _accepted(submitted)
 
     @get("/")
     async def list_jobs(
@@ -88,6 +81,39 @@ class JobsController(Controller):
         """Stop a job; doing so again, or after its end, changes nothing."""
         stored = await jobs.cancel(job_id, by=identity_of(request))
         return Response(lens.show(stored), headers=_NO_STORE)
+
+    @patch("/{job_id:str}")
+    async def move_job(
+        self,
+        request: HttpRequest,
+        job_id: FromPath[str],
+        jobs: NamedDependency[Jobs],
+        lens: NamedDependency[Lens],
+    ) -> Response[JobView]:
+        """Another lane, another place within it, or both."""
+        move = read_move(validate(JobPatch, await read_json(request), loc_prefix=("body",)))
+        stored = await jobs.move(job_id, move, by=identity_of(request))
+        return Response(lens.show(stored), headers=_NO_STORE)
+
+    @post("/{job_id:str}/retry", status_code=202)
+    async def retry_job(
+        self, request: HttpRequest, job_id: FromPath[str], jobs: NamedDependency[Jobs]
+    ) -> Response[JobAccepted]:
+        """A new job that does a failed or cancelled one again."""
+        return _accepted(await jobs.retry(job_id, by=identity_of(request)))
+
+
+def _accepted(submitted: Submitted) -> Response[JobAccepted]:
+    job = submitted.stored.job
+    accepted = JobAccepted(
+        job_id=job.id,
+        state=job.state,
+        priority=job.priority,
+        seq=submitted.stored.revision,
+        existing=submitted.existing,
+        url=job_url(job.id),
+    )
+    return Response(accepted, status_code=202, headers={**_NO_STORE, "Location": accepted.url})
 
 
 class _Query(msgspec.Struct, frozen=True):

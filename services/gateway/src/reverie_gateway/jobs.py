@@ -1,35 +1,38 @@
-"""What a client can do with jobs: submit, find, list, cancel; each for its owner only."""
+"""What a client can do with jobs: submit, find, list, move, cancel, retry; each for its owner only."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import re
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
 from functools import partial
 
 import msgspec
 import structlog
 
-from reverie_gateway.admission import require_known, require_room, require_storable
+from reverie_gateway.admission import require_known, require_room, require_storable, require_timely
 from reverie_gateway.disowned import Disowned
 from reverie_gateway.identity import Action, Identity, may
+from reverie_gateway.moves import Move, moved
+from reverie_gateway.reach import reachable, shown
+from reverie_gateway.standings import Standings
 from reverie_jobs.admission import require_servable
+from reverie_jobs.controls import ControlMirror, require_open
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
+from reverie_jobs.placing import Place
 from reverie_jobs.store import JobStore, Stored, Submitted
-from reverie_jobs.submission import new_job
+from reverie_jobs.submission import new_job, retry_of
 from reverie_jobs.transitions import request_cancel
 from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import Job, JobState, JobType, Worker
+from reverie_protocol.jobs import Job, JobState, JobType, Lane, Worker
 from reverie_protocol.subjects import WorkerHint, worker_ctl
 from reverie_runtime.bus.port import Bus, BusError
 from reverie_runtime.clock import Clock
 
-#: Longest wait for the bus before a client is told to try again, in seconds.
-BUS_TIMEOUT_S = 2.0
-UNAVAILABLE_RETRY_S = 1.0
+#: What may be done again: only what ended without its result.
+RETRIED_STATES = (JobState.FAILED, JobState.CANCELLED)
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
@@ -46,6 +49,8 @@ class Jobs:
         mirror: JobMirror,
         workers: WorkerMirror,
         *,
+        controls: ControlMirror,
+        standings: Standings,
         clock: Clock,
         max_queued: int,
         random_bits: Callable[[int], int],
@@ -54,6 +59,8 @@ class Jobs:
         self._store = store
         self._mirror = mirror
         self._workers = workers
+        self._controls = controls
+        self._standings = standings
         self._clock = clock
         self._max_queued = max_queued
         self._random_bits = random_bits
@@ -69,14 +76,21 @@ class Jobs:
         With `must_run_now` a worker has to be there; otherwise the job may wait for one.
         """
         job = new_job(submit, owner=owner, now=self._clock.time(), random_bits=self._random_bits)
+        self._require_takeable(job, must_run_now=must_run_now)
+        return job
+
+    def _require_takeable(self, job: Job, *, must_run_now: bool = False) -> None:
+        """Raise the ReverieError that says why a new job is not taken; the repetition of an old one always is."""
         require_storable(job)
+        if self._mirror.get(job.id) is not None:
+            return
+        require_timely(job, now=job.created_at)
+        require_open(self._controls.control, job.priority)
         if must_run_now:
             require_servable(job, self._workers)
         else:
             require_known(job, self._workers, seen_types=self._seen_types)
-        if self._mirror.get(job.id) is None:
-            require_room(len(self._mirror.queued) + self._submitting, max_queued=self._max_queued)
-        return job
+        require_room(len(self._mirror.queued) + self._submitting, max_queued=self._max_queued)
 
     async def submit(self, job: Job) -> Submitted:
         """Make a drafted job durable; `service_unavailable` within `BUS_TIMEOUT_S` while NATS is away."""
@@ -84,7 +98,7 @@ class Jobs:
         writing = asyncio.ensure_future(self._store.submit(job))
         writing.add_done_callback(_retrieve)
         try:
-            async with self._reachable():
+            async with reachable(self._bus):
                 return await asyncio.shield(writing)
         except ReverieError as error:
             if error.code is ErrorCode.SERVICE_UNAVAILABLE:
@@ -100,7 +114,7 @@ class Jobs:
         stored = None if mirrored is None else Stored(mirrored, self._mirror.revision_of(job_id))
         if stored is None or not stored.job.state.terminal:
             try:
-                async with self._reachable():
+                async with reachable(self._bus):
                     stored = await self._store.get(job_id)
             except ReverieError:
                 if stored is None:
@@ -130,6 +144,10 @@ class Jobs:
         """The job as mirrored, whoever owns it."""
         return self._mirror.get(job_id)
 
+    def place_of(self, job: Job) -> int | None:
+        """Where a job stands in the queue, 0 is next; None if it does not wait."""
+        return self._standings.place_of(job)
+
     async def cancel(self, job_id: str, *, by: Identity) -> Stored:
         """Ask a job to stop: at once if it waits, at its next step if it runs.  Idempotent."""
 
@@ -139,11 +157,49 @@ class Jobs:
             return request_cancel(job, now=self._clock.time())
 
         _require_id(job_id)
-        async with self._reachable():
+        async with reachable(self._bus):
             stored = await self._store.apply(job_id, change)
         if stored.job.state is JobState.RUNNING and stored.job.worker:
             await self._hint(stored.job.worker, job_id)
         return stored
+
+    async def move(self, job_id: str, move: Move, *, by: Identity) -> Stored:
+        """Put a job into another lane or place; idempotent where the place is one beside others or at an end."""
+
+        def change(job: Job) -> Job | None:
+            if not may(by, Action.REPRIORITISE, job.owner):
+                raise _not_found(job_id)
+            lane = job.priority if move.lane is None else move.lane
+            places = self._other_places(job, lane) if move.placed else []
+            return moved(job, move, places, now=self._clock.time())
+
+        _require_id(job_id)
+        async with reachable(self._bus):
+            stored = await self._store.apply(job_id, change)
+        # So that the place that the answer tells is the new one.
+        await shown(self._mirror, lambda: self._mirror.revision_of(job_id) >= stored.revision)
+        return stored
+
+    def _other_places(self, job: Job, lane: Lane) -> list[Place]:
+        """Places of the owner's other jobs in a lane: between owners turns decide, not places."""
+        queued = self._mirror.queued
+        places = self._mirror.waiting.places(lane)
+        return [place for place in places if place[1] != job.id and queued[place[1]].owner == job.owner]
+
+    async def retry(self, job_id: str, *, by: Identity) -> Submitted:
+        """Do a failed or cancelled job again, as a new job; asking twice finds the first retry (docs/adr/0008)."""
+        ended = (await self.find(job_id, by=by)).job
+        if not may(by, Action.RETRY, ended.owner):
+            raise _not_found(job_id)
+        if ended.state not in RETRIED_STATES:
+            raise ReverieError(
+                ErrorCode.JOB_NOT_RETRYABLE,
+                f"the job is {ended.state}; only a failed or cancelled one is retried",
+                job_id=job_id,
+            )
+        again = retry_of(ended, now=self._clock.time())
+        self._require_takeable(again)
+        return await self.submit(again)
 
     def page(
         self,
@@ -177,17 +233,6 @@ class Jobs:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-
-    @asynccontextmanager
-    async def _reachable(self) -> AsyncIterator[None]:
-        """Turns an absent or silent bus into `service_unavailable`."""
-        try:
-            if not self._bus.connected:
-                raise _unavailable()
-            async with asyncio.timeout(BUS_TIMEOUT_S):
-                yield
-        except (BusError, TimeoutError):
-            raise _unavailable() from None
 
     async def _hint(self, worker: str, job_id: str) -> None:
         try:
@@ -232,11 +277,3 @@ def _require_id(job_id: str) -> None:
 
 def _not_found(job_id: str) -> ReverieError:
     return ReverieError(ErrorCode.JOB_NOT_FOUND, f"there is no job {job_id[:64]!r}")
-
-
-def _unavailable() -> ReverieError:
-    return ReverieError(
-        ErrorCode.SERVICE_UNAVAILABLE,
-        "the job store cannot be reached at the moment; try again",
-        retry_after=UNAVAILABLE_RETRY_S,
-    )

@@ -15,6 +15,7 @@ from reverie_protocol.client_messages import (
     Hello,
     JobCancel,
     JobPreview,
+    JobPriority,
     JobSubmit,
     Ping,
     Resume,
@@ -29,8 +30,8 @@ MAX_FRAME_CHARS = 1 << 20
 #: Jobs that one socket may watch by name; `hello {previews}` watches all without a limit.
 MAX_WATCHED_JOBS = 1000
 
-Request = Hello | Resume | JobSubmit | JobCancel | JobPreview
-REQUESTS = (Hello, Resume, JobSubmit, JobCancel, JobPreview)
+Request = Hello | Resume | JobSubmit | JobCancel | JobPriority | JobPreview
+REQUESTS = (Hello, Resume, JobSubmit, JobCancel, JobPriority, JobPreview)
 
 
 class Session:

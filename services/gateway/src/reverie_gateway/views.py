@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reverie_gateway.hub import Hub
+from reverie_gateway.obstacles import Obstacles
 from reverie_gateway.standings import Standings
 from reverie_jobs.store import Stored
 from reverie_protocol.http_bodies import JobTimestamps, JobView
@@ -12,9 +13,10 @@ from reverie_protocol.jobs import Job, JobState
 class Lens:
     """Shows job records together with what only this moment knows: progress and place in the queue."""
 
-    def __init__(self, hub: Hub, standings: Standings) -> None:
+    def __init__(self, hub: Hub, standings: Standings, obstacles: Obstacles) -> None:
         self._hub = hub
         self._standings = standings
+        self._obstacles = obstacles
 
     def show(self, stored: Stored) -> JobView:
         """What the owner of a job is shown."""
@@ -26,12 +28,14 @@ class Lens:
             state=job.state,
             priority=job.priority,
             position=self._standings.place_of(job),
+            waiting_for=self._obstacles.of(job),
             attempt=job.attempt,
             progress=1.0 if job.state is JobState.COMPLETED else now.progress if now else 0.0,
             phase=now.phase if now else None,
             step=now.step if now else 0,
             steps=now.steps if now else 0,
             cancelling=job.cancel and not job.state.terminal,
+            retry_of=job.retry_of,
             outputs=job.outputs,
             partial=job.partial,
             error=job.error,
