@@ -111,6 +111,10 @@ GATEWAY_POINTS: Final = (
     "acknowledged.cancel",
     "before.running-queued",
     "after.running-queued",
+    "before.running-failed",
+    "after.running-failed",
+    "before.queued-failed",
+    "after.queued-failed",
 )
 
 

@@ -57,8 +57,8 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
             )
             settled = await _disturb(setup, injector, faults, clients, tell)
             tell("reading everything back" if settled else "not settled in time; reading everything back")
-            history = await _read_history(cluster)
-            outputs = await _read_outputs(cluster, history)
+            history = await read_all(cluster)
+            outputs = await read_outputs(cluster, history)
         ended = time.time()
         tell("stopping")
     evidence = Evidence(
@@ -161,7 +161,8 @@ async def _ready(http: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
-async def _read_history(cluster: Cluster) -> History:
+async def read_all(cluster: Cluster) -> History:
+    """The bucket's whole history, in spite of what was disturbed a moment ago."""
     for _ in range(READ_TRIES):
         with contextlib.suppress(WireLost):
             wire = await NatsWire.open(cluster.server.port)
@@ -173,7 +174,7 @@ async def _read_history(cluster: Cluster) -> History:
     raise RuntimeError("the bucket's history cannot be read")
 
 
-async def _read_outputs(cluster: Cluster, history: History) -> dict[str, OutputRead | None]:
+async def read_outputs(cluster: Cluster, history: History) -> dict[str, OutputRead | None]:
     """Every output that a record names, as a gateway serves it."""
     keys = {output.key for revisions in history.values() for output in revisions[-1].job.outputs}
     read: dict[str, OutputRead | None] = {}
