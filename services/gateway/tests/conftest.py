@@ -353,8 +353,8 @@ class Stage:
 
 def _sockets(ws_url: str) -> Callable[..., Any]:
     @asynccontextmanager
-    async def socket(**options: Any) -> AsyncIterator[Client]:
-        async with connect(ws_url, proxy=None, max_size=None, **options) as connection:
+    async def socket(query: str = "", **options: Any) -> AsyncIterator[Client]:
+        async with connect(ws_url + query, proxy=None, max_size=None, **options) as connection:
             yield Client(connection)
 
     return socket

@@ -9,6 +9,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
+from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.body import MAX_BODY_BYTES
 from reverie_gateway.gates import Gates
 from reverie_gateway.http_events import stream_events
@@ -44,6 +45,7 @@ from reverie_runtime.metrics import Metrics
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What handlers may ask for, each by the name of its field."""
 
+    gatekeeper: Gatekeeper
     gates: Gates
     gateway_settings: GatewaySettings
     health: Health

@@ -119,6 +119,7 @@ async def serve(
         declare_checks(health, jobs_mirror, workers_mirror, storage_probe)
         app = build_app(
             Parts(
+                gatekeeper=gatekeeper,
                 gates=Gates(bus, controls_bucket, controls),
                 gateway_settings=settings.gateway,
                 health=health,

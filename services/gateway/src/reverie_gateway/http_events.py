@@ -14,6 +14,8 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.response import Stream
 
+from reverie_gateway.authentication import Gatekeeper
+from reverie_gateway.entrance import Entrance
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
 from reverie_gateway.identity import HttpRequest, identity_of
@@ -46,6 +48,7 @@ async def stream_events(
     request: HttpRequest,
     jobs: NamedDependency[Jobs],
     hub: NamedDependency[Hub],
+    gatekeeper: NamedDependency[Gatekeeper],
     status_board: NamedDependency[StatusBoard],
 ) -> Stream:
     """The owner's events from now on, or from `Last-Event-ID` (also `?cursor=`)."""
@@ -53,14 +56,19 @@ async def stream_events(
     cursor = None if last is None else _cursor(last)
     session = Session(identity_of(request), Outbox())
     session.deliver_status(encode(status_board.message(session.identity)))
-    return Stream(
-        _events(session, cursor, jobs=jobs, hub=hub), media_type="text/event-stream", headers=_HEADERS
-    )
+    events = _events(session, cursor, Entrance(session.outbox, gatekeeper), jobs=jobs, hub=hub)
+    return Stream(events, media_type="text/event-stream", headers=_HEADERS)
 
 
 async def _events(
-    session: Session, cursor: tuple[str | None, int] | None, *, jobs: Jobs, hub: Hub
+    session: Session,
+    cursor: tuple[str | None, int] | None,
+    entrance: Entrance,
+    *,
+    jobs: Jobs,
+    hub: Hub,
 ) -> AsyncIterator[str]:
+    entrance.let_in(session.identity)
     _begin(session, cursor, jobs=jobs, hub=hub)
     try:
         yield f"retry: {RECONNECT_MS}\n\n"
@@ -70,6 +78,7 @@ async def _events(
                 return
             yield ": alive\n\n" if frame is None else server_sent(frame, epoch=jobs.epoch)
     finally:
+        entrance.leave()
         hub.leave(session)
 
 

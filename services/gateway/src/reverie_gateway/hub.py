@@ -40,6 +40,7 @@ class Hub:
         self._clock = clock
         self._epoch = ""
         self._sessions: dict[str, dict[Session, None]] = {}
+        self._administrators: dict[Session, None] = {}
         self._progress: dict[str, Progress] = {}
         self._progress_decoder = msgspec.json.Decoder(Progress)
         jobs.listen(self._on_change)
@@ -56,11 +57,14 @@ class Hub:
         session.joined_at = self._jobs.revision
         self.recount(session)
         self._sessions.setdefault(session.owner, {})[session] = None
+        if session.identity.admin:
+            self._administrators[session] = None
 
     def leave(self, session: Session) -> None:
         """Stop informing a session; idempotent."""
         sessions = self._sessions.get(session.owner, {})
         sessions.pop(session, None)
+        self._administrators.pop(session, None)
         if not sessions:
             self._sessions.pop(session.owner, None)
 
@@ -136,7 +140,7 @@ class Hub:
         job = self._jobs.get(message.subject.rpartition(".")[2])
         if job is None or job.state is not JobState.RUNNING:
             return
-        for session in self._sessions.get(job.owner, ()):
+        for session in self._preview_audience(job):
             session.deliver_preview(job.id, message.data)
 
     def _on_change(self, change: Change[Job]) -> None:
@@ -164,7 +168,16 @@ class Hub:
         self._log.add(change.revision, at=at, event=event)
 
     def _is_watched(self, job: Job) -> bool:
-        return any(session.wants_previews(job.id) for session in self._sessions.get(job.owner, ()))
+        return any(True for _ in self._preview_audience(job))
+
+    def _preview_audience(self, job: Job) -> Iterator[Session]:
+        """The owner's sessions that want this job's previews, and others that may and asked for this very job."""
+        for session in self._sessions.get(job.owner, ()):
+            if session.wants_previews(job.id):
+                yield session
+        for session in self._administrators:
+            if session.owner != job.owner and session.watches(job.id):
+                yield session
 
     def _broadcast(self, event: Event) -> None:
         for session in tuple(self._sessions.get(event.owner, ())):

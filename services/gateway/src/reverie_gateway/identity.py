@@ -61,10 +61,16 @@ def require_administrator(identity: Identity, action: Action) -> None:
         raise ReverieError(ErrorCode.FORBIDDEN, "this is for administrators")
 
 
+def known_identity(connection: ASGIConnection[Any, Any, Any, Any]) -> Identity | None:
+    """Who this connection belongs to; None where nobody has proved anything."""
+    identity = connection.scope.get("state", {}).get(STATE_KEY)
+    return identity if isinstance(identity, Identity) else None
+
+
 def identity_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Identity:
     """Who this connection belongs to; `unauthenticated` where nobody has proved anything."""
-    identity = connection.scope.get("state", {}).get(STATE_KEY)
-    if isinstance(identity, Identity):
+    identity = known_identity(connection)
+    if identity is not None:
         return identity
     raise ReverieError(ErrorCode.UNAUTHENTICATED, "say who you are: Authorization: Bearer <token>")
 

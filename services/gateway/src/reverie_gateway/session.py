@@ -11,6 +11,7 @@ from reverie_gateway.events import Delivery, Event, encode
 from reverie_gateway.identity import Identity
 from reverie_gateway.outbox import Outbox
 from reverie_protocol.client_messages import (
+    Authenticate,
     ClientMessage,
     Hello,
     JobCancel,
@@ -30,8 +31,8 @@ MAX_FRAME_CHARS = 1 << 20
 #: Jobs that one socket may watch by name; `hello {previews}` watches all without a limit.
 MAX_WATCHED_JOBS = 1000
 
-Request = Hello | Resume | JobSubmit | JobCancel | JobPriority | JobPreview
-REQUESTS = (Hello, Resume, JobSubmit, JobCancel, JobPriority, JobPreview)
+Request = Authenticate | Hello | Resume | JobSubmit | JobCancel | JobPriority | JobPreview
+REQUESTS = (Authenticate, Hello, Resume, JobSubmit, JobCancel, JobPriority, JobPreview)
 
 
 class Session:
@@ -50,7 +51,7 @@ class Session:
     def receive(self, frame: str | bytes) -> Request | None:
         """What a client's frame asks for; None if it has been answered already (ping, every refusal)."""
         try:
-            message = self._parse(frame)
+            message = parse_frame(frame)
         except FrameError as error:
             self.refuse(error, error.client_id)
             return None
@@ -68,15 +69,7 @@ class Session:
 
     def refuse(self, error: ReverieError, client_id: str | int | None) -> None:
         """Tell the client why its message was not carried out."""
-        self.answer(
-            Error(
-                id=client_id,
-                code=error.code,
-                message=error.message,
-                retryable=error.retryable,
-                fields=error.fields,
-            )
-        )
+        self.answer(refusal_of(error, client_id))
 
     def expect_resume(self) -> None:
         """Keep events back until the client's first request, or `open`: it may want to catch up first."""
@@ -140,6 +133,10 @@ class Session:
         """The platform's state; a later one replaces it."""
         self.outbox.put_latest("system:status", frame)
 
+    def watches(self, job_id: str) -> bool:
+        """Whether this socket asked for previews of this very job."""
+        return job_id in self._watched
+
     def wants_previews(self, job_id: str) -> bool:
         """Whether binary preview frames of this job go to this socket."""
         return self.all_previews or job_id in self._watched
@@ -157,16 +154,27 @@ class Session:
                 f"one socket watches at most {MAX_WATCHED_JOBS} jobs; use hello with previews for all",
             )
 
-    def _parse(self, frame: str | bytes) -> ClientMessage:
-        if isinstance(frame, bytes):
-            raise FrameError(
-                ErrorCode.UNSUPPORTED_FRAME, "send JSON in text frames; binary frames are not used"
-            )
-        if len(frame) > MAX_FRAME_CHARS:
-            raise FrameError(
-                ErrorCode.PAYLOAD_TOO_LARGE, f"a message may hold at most {MAX_FRAME_CHARS} characters"
-            )
-        return parse_client_frame(frame)
+
+def parse_frame(frame: str | bytes) -> ClientMessage:
+    """A client's frame as a message; FrameError if it is none."""
+    if isinstance(frame, bytes):
+        raise FrameError(ErrorCode.UNSUPPORTED_FRAME, "send JSON in text frames; binary frames are not used")
+    if len(frame) > MAX_FRAME_CHARS:
+        raise FrameError(
+            ErrorCode.PAYLOAD_TOO_LARGE, f"a message may hold at most {MAX_FRAME_CHARS} characters"
+        )
+    return parse_client_frame(frame)
+
+
+def refusal_of(error: ReverieError, client_id: str | int | None) -> Error:
+    """An error as the answer to a client's message."""
+    return Error(
+        id=client_id,
+        code=error.code,
+        message=error.message,
+        retryable=error.retryable,
+        fields=error.fields,
+    )
 
 
 def _unserved(message: ClientMessage) -> ReverieError:

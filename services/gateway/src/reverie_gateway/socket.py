@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import WebSocket, websocket
 from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 
+from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.conversation import Conversation
+from reverie_gateway.entrance import Entrance
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
-from reverie_gateway.identity import identity_of
+from reverie_gateway.identity import Identity, known_identity
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
 from reverie_gateway.status import StatusBoard
+from reverie_protocol.client_messages import Authenticate
 from reverie_protocol.errors import CloseCode
 
 #: How long a client that is to be closed may take to read what was sent before, in seconds; it costs us a buffer.
@@ -34,43 +38,80 @@ MAX_MESSAGE_BYTES = 4 << 20
 @websocket("/v1/ws")
 async def converse(
     socket: Socket,
+    *,
     jobs: NamedDependency[Jobs],
     hub: NamedDependency[Hub],
+    gatekeeper: NamedDependency[Gatekeeper],
     status_board: NamedDependency[StatusBoard],
     metrics: NamedDependency[GatewayMetrics],
 ) -> None:
     """Serve one socket until either side ends it."""
-    identity = identity_of(socket)
     await socket.accept()
-    session = Session(identity, Outbox())
-    session.deliver_status(encode(status_board.message(identity)))
-    session.expect_resume()
-    hub.join(session)
+    outbox = Outbox()
+    entrance = Entrance(outbox, gatekeeper)
+    frames = _frames(socket, outbox)
+
+    async def attend() -> None:
+        identity = await _enter(known_identity(socket), entrance, frames)
+        if identity is None:
+            return
+        session = Session(identity, outbox)
+        session.deliver_status(encode(status_board.message(identity)))
+        session.expect_resume()
+        hub.join(session)
+        opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, session.open)
+        try:
+            await _read(frames, session, Conversation(session, jobs=jobs, hub=hub), entrance)
+        finally:
+            opening.cancel()
+            hub.leave(session)
+
     tasks = {
-        asyncio.create_task(_read(socket, session, Conversation(session, jobs=jobs, hub=hub))),
-        asyncio.create_task(_write(socket, session.outbox, metrics)),
-        asyncio.create_task(_overdue(session.outbox)),
+        asyncio.create_task(attend()),
+        asyncio.create_task(_write(socket, outbox, metrics)),
+        asyncio.create_task(_overdue(outbox)),
     }
-    opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, session.open)
     try:
         with metrics.open_socket():
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        opening.cancel()
-        hub.leave(session)
+        entrance.leave()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read(socket: Socket, session: Session, conversation: Conversation) -> None:
-    while True:
-        message = await socket.receive()
-        if message["type"] != "websocket.receive":
-            return
+async def _frames(socket: Socket, outbox: Outbox) -> AsyncIterator[str | bytes]:
+    """What the client sends until it leaves; nothing counts any more once the socket is to be closed."""
+    while (message := await socket.receive())["type"] == "websocket.receive":
         text = message.get("text")
-        request = session.receive(text if text is not None else message.get("bytes") or b"")
-        if request is not None:
+        if outbox.closing is None:
+            yield text if text is not None else message.get("bytes") or b""
+
+
+async def _enter(
+    identity: Identity | None, entrance: Entrance, frames: AsyncIterator[str | bytes]
+) -> Identity | None:
+    """Who it is: as the handshake said, or one of the first messages; None if the client leaves before that."""
+    if identity is not None:
+        entrance.let_in(identity)
+        return identity
+    entrance.wait()
+    async for frame in frames:
+        identity = entrance.receive(frame)
+        if identity is not None:
+            return identity
+    return None
+
+
+async def _read(
+    frames: AsyncIterator[str | bytes], session: Session, conversation: Conversation, entrance: Entrance
+) -> None:
+    async for frame in frames:
+        request = session.receive(frame)
+        if isinstance(request, Authenticate):
+            entrance.renew(session, request)
+        elif request is not None:
             await conversation.carry_out(request)
 
 
