@@ -23,11 +23,14 @@ SUBMIT = {"jobType": "generate", "prompt": "x"}
 #: Every operation on one job, by HTTP: method, path, body.
 BY_HTTP = {
     "read": ("GET", "/v1/jobs/{job_id}", None),
+    "move": ("PATCH", "/v1/jobs/{job_id}", {"priority": "urgent", "place": "front"}),
     "cancel": ("DELETE", "/v1/jobs/{job_id}", None),
+    "retry": ("POST", "/v1/jobs/{job_id}/retry", None),
 }
 #: The same on the WebSocket: type, fields beside `jobId`, type of the answer.
 BY_SOCKET = {
     "preview": ("job:preview", {}, "job:preview:ok"),
+    "move": ("job:priority", {"priority": 0, "place": "back"}, "job:priority:ok"),
     "cancel": ("job:cancel", {}, "job:cancel:ok"),
 }
 
@@ -64,8 +67,9 @@ async def submitted(gateway, who, **fields):
 
 
 async def rows(client):
-    """Of the queue, as the next status says."""
-    return (await client.until("system:status"))["queueState"]["jobs"]
+    """Of the queue, as the next message about it says: the status at first, then the queue's own."""
+    message = await client.until("system:status", "queue:state")
+    return message.get("queueState", message)["jobs"]
 
 
 async def asked(client, kind, job_id, **fields):
@@ -98,6 +102,8 @@ async def test_over_http_a_job_exists_for_its_owner_and_administrators_only(gate
     method, path, body = BY_HTTP[operation]
     for who, allowed in ((THEIRS, False), (ADMIN, True), (MINE, True)):
         job_id = await submitted(gateway, MINE)
+        if operation == "retry":  # only what has ended without a result
+            await gateway.http.delete(f"/v1/jobs/{job_id}", headers=MINE)
         before = (await gateway.http.get(f"/v1/jobs/{job_id}", headers=MINE)).json()
         answer = await gateway.http.request(method, path.format(job_id=job_id), json=body, headers=who)
         if allowed:
@@ -110,7 +116,8 @@ async def test_over_http_a_job_exists_for_its_owner_and_administrators_only(gate
                 == absent.text.split('"requestId"')[0]
             )
             assert (await gateway.http.get(f"/v1/jobs/{job_id}", headers=MINE)).json() == before
-        await gateway.http.delete(f"/v1/jobs/{job_id}", headers=MINE)
+        for made in {job_id, answer.json().get("jobId", job_id)}:
+            await gateway.http.delete(f"/v1/jobs/{made}", headers=MINE)
 
 
 @pytest.mark.parametrize("operation", BY_SOCKET)
@@ -199,3 +206,43 @@ async def test_the_same_key_of_another_owner_names_another_job(gateway, worker):
     assert answers[1]["existing"] is False
     for who, answer in ((MINE, answers[0]), (THEIRS, answers[1])):
         await gateway.http.delete(f"/v1/jobs/{answer['jobId']}", headers=who)
+
+
+async def test_a_job_moves_beside_its_owners_own_jobs_only_and_others_stay_unknown(gateway, worker):
+    own, foreign = await submitted(gateway, MINE), await submitted(gateway, THEIRS)
+    answers = [
+        await gateway.http.patch(f"/v1/jobs/{own}", json={"before": beside}, headers=MINE)
+        for beside in (foreign, "0" * 32)
+    ]
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert answers[0].json()["detail"] == answers[1].json()["detail"]
+    for job_id in (own, foreign):
+        await gateway.http.delete(f"/v1/jobs/{job_id}", headers=ADMIN)
+
+
+async def test_only_administrators_open_and_close_gates_while_everybody_sees_them(gateway, worker):
+    body = {"lanes": {"background": {"paused": True}}}
+    refused = await gateway.http.patch("/v1/queue", json=body, headers=MINE)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert (await gateway.http.patch("/v1/queue", json=body)).status_code == 401
+    assert (await gateway.http.patch("/v1/queue", json=body, headers=ADMIN)).status_code == 200
+    seen = (await gateway.http.get("/v1/queue", headers=MINE)).json()["controls"]
+    assert seen["lanes"] == body["lanes"]
+    await gateway.http.patch("/v1/queue", json={"lanes": {"background": {}}}, headers=ADMIN)
+
+
+async def test_the_pushed_queue_shows_everybody_his_own_ids_and_administrators_all(gateway, worker):
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(gateway.socket(additional_headers=who))
+            for who in (MINE, THEIRS, bearer("stranger"), ADMIN)
+        ]
+        ids = [await submitted(gateway, who) for who in (MINE, THEIRS)]
+        seen = []
+        for client in clients:
+            state = await client.until("queue:state", pending=2)
+            assert len(state["jobs"]) == 2
+            seen.append({row["jobId"] for row in state["jobs"] if "jobId" in row})
+        assert seen == [{ids[0]}, {ids[1]}, set(), set(ids)]
+        for job_id in ids:
+            await gateway.http.delete(f"/v1/jobs/{job_id}", headers=ADMIN)
