@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from reverie_launcher.chaos.command import chaos
-from reverie_launcher.client.address import DEFAULT_URL, parse_address
+from reverie_launcher.client.address import DEFAULT_URL, Address, parse_address
 from reverie_launcher.client.refusals import sentence
 from reverie_launcher.exits import ExitCode, Failure
 
@@ -37,7 +37,17 @@ app = typer.Typer(
 )
 
 Url = Annotated[str, typer.Option("--url", envvar="REVERIE_URL", help="The server's address.", metavar="URL")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="File with the token to show to the server; else REVERIE_TOKEN."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
+
+
+def _server(url: str, token_file: Path | None) -> Address:
+    from reverie_launcher.client.credentials import find_token
+
+    return parse_address(url, token=find_token(token_file, os.environ))
 
 
 def _version(wanted: bool) -> None:
@@ -124,6 +134,7 @@ def generate(
         str | None, typer.Option(help="urgent, normal, batch or background (or 0 to 3).")
     ] = None,
     url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
     no_preview: Annotated[
         bool, typer.Option("--no-preview", help="Show no pictures in the terminal.")
@@ -140,7 +151,7 @@ def generate(
     )
     asyncio.run(
         command.generate(
-            parse_address(url),
+            _server(url, token_file),
             request,
             target=output,
             as_json=as_json,
@@ -155,33 +166,49 @@ def jobs(
     state: Annotated[JobStateName | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many, newest first.")] = 20,
     url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     from reverie_launcher import lists
 
-    asyncio.run(lists.jobs(parse_address(url), state=state, limit=limit, as_json=as_json))
+    asyncio.run(lists.jobs(_server(url, token_file), state=state, limit=limit, as_json=as_json))
 
 
 @app.command()
 def cancel(
     job_ids: Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs.")],
     url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Cancel jobs: waiting ones at once, running ones at their next step."""
     from reverie_launcher import lists
 
-    asyncio.run(lists.cancel(parse_address(url), job_ids, as_json=as_json))
+    asyncio.run(lists.cancel(_server(url, token_file), job_ids, as_json=as_json))
 
 
 @app.command()
-def status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """Show whether the server can work, its workers, queue and storage.  Exit code 1 if it cannot."""
     from reverie_launcher import lists
 
-    if not asyncio.run(lists.status(parse_address(url), as_json=as_json)):
+    if not asyncio.run(lists.status(_server(url, token_file), as_json=as_json)):
         raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def token(
+    sub: Annotated[str, typer.Option(help="Whose jobs they will be: 1 to 128 visible characters.")],
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="May see and change everybody's jobs.")] = False,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long it holds.")] = 60,
+    config: Annotated[Path | None, typer.Option(help="TOML file that has auth.key.")] = None,
+) -> None:
+    """Print a token, signed with the server's auth.key (REVERIE_AUTH__KEY, or from --config)."""
+    from reverie_launcher.client.credentials import make_token
+
+    print(make_token(os.environ, config, owner=sub, admin=admin, lifetime_s=minutes * 60))
 
 
 app.command()(chaos)

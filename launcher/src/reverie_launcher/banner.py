@@ -24,6 +24,7 @@ async def banner_rows(
         ("device", await _device(address)),
         ("data", short_path(str(data.path))),
         ("nats", without_credentials(nats_url)),
+        *([] if address.token is None else [("login", "export REVERIE_TOKEN=$(reverie token --sub NAME)")]),
         ("try", f'reverie generate "a red circle on a blue background"{elsewhere}'),
         ("stop", "Ctrl-C"),
     ]

@@ -15,7 +15,7 @@ from reverie_launcher.supervisor import Launch
 PREFIX = "REVERIE_"
 CONFIG = "REVERIE_CONFIG"
 #: Variables without a section: the launcher's own, or of every service.
-UNSECTIONED = (CONFIG, "REVERIE_URL", "REVERIE_BUILTIN_MODELS", "REVERIE_DEBUG")
+UNSECTIONED = (CONFIG, "REVERIE_URL", "REVERIE_TOKEN", "REVERIE_BUILTIN_MODELS", "REVERIE_DEBUG")
 #: Settings sections that every service has.
 SHARED_SECTIONS = ("nats", "storage", "log", "drain")
 
@@ -36,7 +36,7 @@ class Service(NamedTuple):
 
 
 SERVICES = (
-    Service("gateway", "reverie_gateway", ("gateway",), listens="gateway"),
+    Service("gateway", "reverie_gateway", ("gateway", "auth"), listens="gateway"),
     Service("inference", "reverie_inference", ("inference", "health")),
 )
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from reverie_launcher.banner import banner_rows
 from reverie_launcher.client.address import Address, parse_address
+from reverie_launcher.client.credentials import own_token
 from reverie_launcher.data_directory import DataDirectory
 from reverie_launcher.exits import ExitCode, Failure
 from reverie_launcher.first_picture import make_first_picture
@@ -50,7 +51,10 @@ class Platform:
     def address(self) -> Address:
         """Where it is found from this machine."""
         host = reachable(self._plan.host)
-        return parse_address(f"http://{f'[{host}]' if ':' in host else host}:{self._plan.port}")
+        return parse_address(
+            f"http://{f'[{host}]' if ':' in host else host}:{self._plan.port}",
+            token=own_token(self._environment, self._plan.config),
+        )
 
     async def run(self) -> ExitCode:
         """Start, serve, drain; Failure if it cannot start, or a service refuses its settings."""

@@ -12,10 +12,16 @@ DEFAULT_URL = "http://127.0.0.1:4200"
 
 
 class Address(NamedTuple):
-    """Base URL of the HTTP API (no slash at its end), and whether it is on this machine."""
+    """Base URL of the HTTP API (no slash at its end), whether that is on this machine, and the token to show."""
 
     url: str
     local: bool
+    token: str | None = None
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """Headers that say who we are; only for requests to this very server."""
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
     @property
     def socket_url(self) -> str:
@@ -27,7 +33,7 @@ class Address(NamedTuple):
         return path if "://" in path else f"{self.url}/{path.lstrip('/')}"
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str, *, token: str | None = None) -> Address:
     """The address in what a person typed: a URL, or host and port; Failure for anything else."""
     given = text.strip()
     url = given if "://" in given else f"http://{given}"
@@ -42,7 +48,7 @@ def parse_address(text: str) -> Address:
             f"{text!r} is no address of a Reverie server.",
             advice=f"Give one like {DEFAULT_URL} with --url or in REVERIE_URL.",
         )
-    return Address(url.rstrip("/"), _is_local(host))
+    return Address(url.rstrip("/"), _is_local(host), token)
 
 
 def _is_local(host: str) -> bool:

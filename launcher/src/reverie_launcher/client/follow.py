@@ -35,6 +35,8 @@ PATIENCE_S = 60.0
 SILENCE_S = 5.0
 #: What a restart may cause for a moment; anything else that is refused stays refused.
 TRANSIENT = (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.STORAGE_UNAVAILABLE)
+#: HTTP status of a handshake without a valid token.
+UNAUTHORIZED = 401
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 3.0
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 
@@ -74,7 +76,7 @@ class Follower:
                     retry_s = FIRST_RETRY_S
                     await self._converse(socket)
             except (OSError, TimeoutError, WebSocketException, _Transient) as error:
-                if not self._sent or self._clock() - self._heard_at > self._patience_s:
+                if _is_refused(error) or not self._sent or self._clock() - self._heard_at > self._patience_s:
                     raise self._give_up(error) from None
             if not self.job.finished:
                 self._update(msgspec.structs.replace(self.job, link=Link.LOST))
@@ -100,6 +102,7 @@ class Follower:
             max_size=MAX_FRAME_BYTES,
             compression=None,
             proxy=None if address.local else True,
+            additional_headers=address.credentials,
         )
 
     async def _converse(self, socket: ClientConnection) -> None:
@@ -173,6 +176,10 @@ class Follower:
 
     def _give_up(self, error: Exception) -> Failure:
         url = self._http.address.url
+        if _is_refused(error):
+            return failure(
+                ErrorCode.UNAUTHENTICATED, "the server wants a valid token", job_id=self.job.job_id
+            )
         if isinstance(error, InvalidStatus):
             return not_reverie(f"the server answered {error.response.status_code} to a WebSocket")
         if isinstance(error, InvalidHandshake):
@@ -192,6 +199,11 @@ class Follower:
 
 class _Transient(Exception):
     """Refused for a reason that passes."""
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether the server does not believe our token (any more)."""
+    return isinstance(error, InvalidStatus) and error.response.status_code == UNAUTHORIZED
 
 
 def _ended(job: Tracked, view: JobView) -> Tracked:

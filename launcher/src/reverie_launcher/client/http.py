@@ -80,8 +80,13 @@ class HttpClient:
         return answer.content
 
     async def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        url = self.address.absolute(path)
+        if url.startswith(
+            f"{self.address.url}/"
+        ):  # a picture may lie elsewhere, where our token is none of their business
+            arguments["headers"] = {**self.address.credentials, **arguments.get("headers", {})}
         try:
-            return await self._http.request(method, self.address.absolute(path), **arguments)
+            return await self._http.request(method, url, **arguments)
         except httpx.HTTPError as error:
             raise unreachable(self.address.url, error) from None
 

@@ -22,6 +22,7 @@ ADVICE: dict[ErrorCode, str] = {
     ErrorCode.MODEL_LOAD_FAILED: "The worker's log has the details; try another --mode.",
     ErrorCode.INTERNAL: "The server's log has the details.",
     ErrorCode.CRASH_LOOP: "The worker's log has the details; a smaller --size may help.",
+    ErrorCode.UNAUTHENTICATED: "Set REVERIE_TOKEN or give --token-file; reverie token makes one.",
     ErrorCode.JOB_NOT_FOUND: "See which jobs there are with reverie jobs.",
 }
 #: Options of `reverie generate` by the name that the API has for them.
