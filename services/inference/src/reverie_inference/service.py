@@ -19,6 +19,7 @@ from reverie_inference.worker.engine_thread import EngineThread, Loader, Report
 from reverie_inference.worker.heartbeat import Heartbeat
 from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.worker import InferenceWorker
+from reverie_jobs.controls import CONTROLS, ControlMirror
 from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
 from reverie_jobs.reaper import requeue_former_self
 from reverie_jobs.store import JOBS, JobStore
@@ -61,6 +62,8 @@ async def serve(
         jobs, workers = JobMirror(), WorkerMirror()
         await stack.enter_async_context(follow(jobs, bucket))
         await stack.enter_async_context(follow(workers, workers_bucket))
+        controls = ControlMirror()
+        await stack.enter_async_context(follow(controls, await bus.bucket(CONTROLS)))
         delivery = Delivery(
             store,
             FilesystemStorage(Path(settings.storage.path)),
@@ -74,6 +77,7 @@ async def serve(
             store=store,
             jobs=jobs,
             workers=workers,
+            controls=controls,
             delivery=delivery,
             clock=clock,
             name=inference.name or host_name(),
@@ -101,6 +105,7 @@ async def serve(
         engine.start()
         stack.push_async_callback(_end, engine)
         stack.callback(jobs.listen(worker.on_job))
+        stack.callback(controls.listen(worker.on_controls))
         claiming = asyncio.create_task(worker.claim_loop(), name="claims")
         stack.push_async_callback(_cancel, claiming)
         stack.push_async_callback(worker.drain, max(0.0, settings.drain.deadline_s - REQUEUE_S))

@@ -34,6 +34,8 @@ class Assignment:
         self.changed.set()
         self.outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self.stop_reason: StopReason | None = None
+        #: The engine has it, and will report how it ends.
+        self.admitted = False
         #: Encoded frame that waits to be published, the latest only.
         self.preview_frame: bytes | None = None
         self.preview_asked_at = float("-inf")

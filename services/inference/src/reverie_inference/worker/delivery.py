@@ -66,6 +66,10 @@ class Delivery:
             assignment, partial(finish, held=assignment.claim, outputs=outputs, meta=outcome.meta)
         )
 
+    async def give_up(self, assignment: Assignment) -> str:
+        """Fail a job over a fault of ours, so that no record says for ever that it runs; its state then."""
+        return await self._fail(assignment, ErrorCode.INTERNAL, "The worker failed; its log has the details.")
+
     async def _fail(self, assignment: Assignment, code: ErrorCode, message: str) -> str:
         error = JobError(code, message, ERROR_TRAITS[code].retryable)
         return await self._commit(assignment, partial(fail, held=assignment.claim, error=error))

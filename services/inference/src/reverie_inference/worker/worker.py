@@ -28,9 +28,11 @@ from reverie_inference.worker.standing import Standing
 from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.telling import telling
 from reverie_jobs.claiming import can_serve
+from reverie_jobs.controls import ControlMirror, closed_lanes
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore, Stored
 from reverie_jobs.transitions import Refused, claim
+from reverie_protocol.controls import QueueControl
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import MAX_SEED, GenerateParams, Job, JobState, WorkerState
 from reverie_protocol.subjects import WorkerHint
@@ -59,6 +61,7 @@ class InferenceWorker:
         store: JobStore,
         jobs: JobMirror,
         workers: WorkerMirror,
+        controls: ControlMirror,
         delivery: Delivery,
         clock: Clock,
         name: str,
@@ -70,6 +73,7 @@ class InferenceWorker:
         self._store = store
         self._jobs = jobs
         self._workers = workers
+        self._controls = controls
         self._delivery = delivery
         self._clock = clock
         self._tally = tally
@@ -127,6 +131,10 @@ class InferenceWorker:
             self._adopt(job)
         elif job is not None and job.state is JobState.QUEUED:
             self._wake.set()
+
+    def on_controls(self, change: Change[QueueControl]) -> None:
+        """A gate was opened or closed."""
+        self._wake.set()
 
     def on_report(self, report: Report) -> None:
         """Something happened in the engine."""
@@ -202,9 +210,10 @@ class InferenceWorker:
             return None
         record = self.standing.record()
         now = self._clock.time()
+        paused = closed_lanes(self._controls.control, worker=record.name)
         if record.state is not WorkerState.BROKEN:
-            return self._jobs.waiting.choose(record, now=now)
-        job = self._jobs.waiting.choose(replace(record, state=WorkerState.READY), now=now)
+            return self._jobs.waiting.choose(record, now=now, paused=paused)
+        job = self._jobs.waiting.choose(replace(record, state=WorkerState.READY), now=now, paused=paused)
         return job if job is not None and self._nobody_else(job) else None
 
     def _nobody_else(self, job: Job) -> bool:
@@ -266,15 +275,20 @@ class InferenceWorker:
         with bind_job(job.id):
             log.info("job started", attempt=job.attempt)
             try:
-                async with telling(assignment, self._bus, self._clock):
-                    self._begin(assignment)
-                    outcome = await assignment.outcome
-                    state = await self._delivery.deliver(assignment, outcome)
+                try:
+                    async with telling(assignment, self._bus, self._clock):
+                        self._begin(assignment)
+                        outcome = await assignment.outcome
+                        state = await self._delivery.deliver(assignment, outcome)
+                except Exception:
+                    log.exception("job given up by a fault of ours")
+                    self._let_go(assignment)
+                    state = await self._delivery.give_up(assignment)
                 seconds = round(self._clock.monotonic() - began_at, 3)
                 self._tally.job_ended(state, seconds)
                 log.info("job ended", state=state, attempt=job.attempt, seconds=seconds)
             except Exception:
-                log.exception("job dropped by a fault of ours")
+                log.exception("job left as it is by a fault of ours")
             finally:
                 del self._assignments[job.id]
                 self.on_change()
@@ -284,10 +298,18 @@ class InferenceWorker:
         params = assignment.job.params
         self.on_change()
         if not isinstance(params, GenerateParams):
-            raise TypeError(f"claimed a {assignment.job.type} job")
+            raise TypeError(f"claimed a {assignment.job.type} job without its parameters")
         self._engine.admit(assignment.run_id, params, fallback_seed=_seed_of(assignment.job.id))
+        assignment.admitted = True
         if assignment.job.cancel:
             self._stop(assignment, StopReason.CANCELLED)
+
+    def _let_go(self, assignment: Assignment) -> None:
+        """Free the slot of a job that is given up."""
+        if not assignment.admitted:
+            self._runs.pop(assignment.run_id, None)  # the engine will never report on it
+        elif assignment.run_id in self._runs:
+            self._engine.leave(assignment.run_id, keep_partial=False)
 
     def _stop(self, assignment: Assignment, reason: StopReason) -> None:
         """End a job early; a stronger reason may follow a weaker one."""
