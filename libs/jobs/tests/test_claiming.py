@@ -120,6 +120,17 @@ def test_super_resolution_is_refused_before_any_work_where_it_is_disabled() -> N
     assert error.code is ErrorCode.SUPERRES_DISABLED
 
 
+def test_while_a_worker_starts_nothing_is_said_to_be_unknown() -> None:
+    starting = replace(WORKER, state=WorkerState.STARTING, modes={}, schedulers=(), superres=False)
+    for params in (
+        GenerateParams(prompt="p", mode="sdxl"),
+        GenerateParams(prompt="p", superres=True),
+    ):
+        error = refusal(params, [starting])
+        assert error.code is ErrorCode.NO_WORKER
+        assert error.retry_after
+
+
 def test_a_job_that_some_worker_can_serve_is_admitted() -> None:
     params = GenerateParams(prompt="p", mode="builtin", scheduler="euler", superres=True)
     require_servable(job(params=params), [WORKER])

@@ -30,7 +30,7 @@ RECORD = msgspec.json.encode(JOB)
 
 
 class BreakingBucket:
-    """A bucket whose first watch breaks by a fault after its snapshot."""
+    """A bucket whose first watch breaks by a fault after its snapshot, and the second one within it."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -41,12 +41,12 @@ class BreakingBucket:
     async def watch(self, *, history: bool = False) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         self.watches += 1
         async with self._bucket.watch(history=history) as events:
-            yield self._broken(events) if self.watches == 1 else events
+            yield self._broken(events) if self.watches <= 2 else events
 
     async def _broken(self, events: AsyncIterator[WatchEvent]) -> AsyncIterator[WatchEvent]:
         async for event in events:
             yield event
-            if isinstance(event, SnapshotEnd):
+            if isinstance(event, SnapshotEnd) or self.watches == 2:
                 raise OSError("a fault of ours")
 
 
@@ -64,7 +64,7 @@ async def test_a_mirror_whose_watch_broke_begins_anew_and_misses_nothing(
         async with asyncio.timeout(5):
             await seen.wait()
     assert mirror.get("j") == JOB
-    assert bucket.watches == 2
+    assert bucket.watches == 3
 
 
 def test_in_a_bucket_made_anew_low_revisions_are_news() -> None:
@@ -79,10 +79,22 @@ def test_in_a_bucket_made_anew_low_revisions_are_news() -> None:
 
 def test_a_record_that_nobody_can_read_does_not_stop_the_mirror() -> None:
     mirror = JobMirror()
-    for event in (SnapshotBegin("one"), Entry("x", b"junk", 1), Entry("j", RECORD, 2), SnapshotEnd(2)):
+    junk = (b"junk", b'{"id":"\xff"}', b"[" * 100_000)
+    for event in (
+        SnapshotBegin("one"),
+        *(Entry(f"x{number}", value, number + 1) for number, value in enumerate(junk)),
+        Entry("j", RECORD, 4),
+        SnapshotEnd(4),
+    ):
         mirror.apply(event)
     assert list(mirror.queued) == ["j"]
-    assert mirror.get("x") is None
+
+
+def test_a_job_whose_record_became_unreadable_is_not_acted_on() -> None:
+    mirror = JobMirror()
+    for event in (SnapshotBegin("one"), Entry("j", RECORD, 1), SnapshotEnd(1), Entry("j", b"newer", 2)):
+        mirror.apply(event)
+    assert not mirror.queued
 
 
 def test_a_snapshot_takes_away_what_is_no_longer_there() -> None:

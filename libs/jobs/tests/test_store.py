@@ -56,9 +56,6 @@ class LossyBucket:
     async def history(self, key: str) -> list[Entry]:
         return await self._bucket.history(key)
 
-    async def purge(self, key: str) -> None:
-        await self._bucket.purge(key)
-
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:

@@ -82,6 +82,14 @@ def test_after_we_were_frozen_ourselves_nobody_is_accused_for_a_lease() -> None:
     assert suspicion.dead(now=102.2) == {"w"}
 
 
+def test_rounds_that_wait_for_a_silent_worker_are_no_freeze_of_ours() -> None:
+    suspicion = listening()
+    for step in range(20):
+        suspicion.tick(["w", "frozen"], now=step * 0.9)
+        suspicion.answered("w", now=step * 0.9)
+    assert suspicion.dead(now=19 * 0.9) == {"frozen"}
+
+
 def test_a_worker_without_jobs_is_no_longer_watched() -> None:
     suspicion = listening()
     tick_until(suspicion, 0, 10, answering=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from reverie_jobs.claiming import can_serve
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import GenerateParams, Job, Worker
+from reverie_protocol.jobs import GenerateParams, Job, Worker, WorkerState
 
 
 def require_servable(job: Job, workers: Iterable[Worker]) -> None:
@@ -17,6 +17,14 @@ def require_servable(job: Job, workers: Iterable[Worker]) -> None:
     serving = [worker for worker in workers if job.type in worker.job_types]
     if not serving:
         raise ReverieError(ErrorCode.NO_WORKER, f"no worker for {job.type} jobs is running", retry_after=2)
+    if any(worker.state is WorkerState.STARTING for worker in serving):
+        if not any(can_serve(job, worker) for worker in serving):
+            raise ReverieError(
+                ErrorCode.NO_WORKER,
+                "a worker is starting and does not know yet what it can do",
+                retry_after=2,
+            )
+        return
     if isinstance(job.params, GenerateParams):
         _require_generate(job.params, serving)
     if not any(can_serve(job, worker) for worker in serving):

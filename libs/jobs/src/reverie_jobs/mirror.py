@@ -113,18 +113,17 @@ class Mirror(Generic[Record]):
                 self.ready.set()
             case Entry(key=key, value=value, revision=revision):
                 self._unseen.discard(key)
-                self._set(key, self._decode(key, value), revision)
+                self._set(key, None if value is None else self._decode(key, value), revision)
                 self.revision = max(self.revision, revision)
 
-    def _decode(self, key: str, value: bytes | None) -> Record | None:
-        if value is None:
-            return None
+    def _decode(self, key: str, value: bytes) -> Record | None:
         try:
             return self._decoder.decode(value)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            # A record of a newer version, or somebody's by-hand write: never a reason to stop the mirror.
-            log.error("unreadable record ignored", key=key, reason=str(error))
-            return self.get(key)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            # A record of a newer version, or somebody's by-hand write: never a reason to stop the mirror, and
+            # not to be acted on either.
+            log.error("unreadable record left out", key=key, reason=type(error).__name__)
+            return None
 
     def _set(self, key: str, record: Record | None, revision: int) -> None:
         previous, previous_revision = self._records.get(key, (None, 0))
@@ -154,13 +153,15 @@ async def follow(
     """
 
     async def run() -> None:
+        begun = False
         while True:
             try:
                 async with bucket.watch(history=history) as events:
                     async for event in events:
                         mirror.apply(event)
+                        begun = begun or mirror.ready.is_set()
             except Exception:
-                if not mirror.ready.is_set():
+                if not begun:
                     raise  # the service cannot start
                 # A mirror that stands still would answer wrongly for ever: say so at /ready, and begin anew.
                 log.exception("the watch of a mirror failed; it begins anew", bucket=bucket.name)

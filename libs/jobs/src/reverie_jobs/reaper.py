@@ -35,6 +35,8 @@ LEASE_S = 2.0
 ABSENT_LIMIT = 2
 PING_INTERVAL_S = 0.2
 PING_TIMEOUT_S = 0.5
+#: A round takes no longer than this when a worker does not answer; only what is above it may have been a freeze.
+ROUND_S = PING_INTERVAL_S + PING_TIMEOUT_S
 
 log = structlog.get_logger(__name__)
 
@@ -64,13 +66,17 @@ class Suspicion:
 
     def tick(self, workers: Iterable[str], *, now: float) -> None:
         """Which workers are watched from now on; call it regularly."""
-        if self._last_tick is not None and now - self._last_tick > self._lease_s / 2:
+        if self._last_tick is not None and now - self._last_tick > ROUND_S + self._lease_s / 2:
             self.connection(self._listening_since is not None, now=now)
         self._last_tick = now
         watched = set(workers)
         self._pulses = {worker: pulse for worker, pulse in self._pulses.items() if worker in watched}
         for worker in watched - self._pulses.keys():
             self._pulses[worker] = _Pulse(heard_at=now)
+
+    def awake(self, *, now: float) -> None:
+        """This process was busy, not frozen, until now."""
+        self._last_tick = now
 
     def answered(self, worker: str, *, now: float) -> None:
         """The worker answered a ping."""
@@ -144,6 +150,8 @@ class Reaper:
                 await self._round()
             except BusError as error:
                 log.info("reaper waits for the bus", reason=str(error))
+            except Exception:
+                log.exception("a round of the reaper failed")
             await self._clock.sleep(PING_INTERVAL_S)
 
     async def _round(self) -> None:
@@ -157,6 +165,7 @@ class Reaper:
         for job in tuple(self._jobs.limited.values()):
             if overdue(job, now=self._clock.time()):
                 await self._expire(job)
+        self._suspicion.awake(now=self._clock.monotonic())
 
     async def _expire(self, job: Job) -> None:
         try:

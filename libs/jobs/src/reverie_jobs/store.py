@@ -133,9 +133,9 @@ class JobStore:
                 return Stored(changed, revision)
         raise BusUnavailable("the job could not be written")
 
-    async def purge(self, job_id: str) -> None:
-        """Forget a job with its history."""
-        await self._bucket.purge(job_id)
+    async def purge(self, stored: Stored) -> None:
+        """Forget a job with its history; RevisionConflict if it has moved on (its id may have come again)."""
+        await self._bucket.purge(stored.job.id, revision=stored.revision)
 
     async def _written_by(self, stored: Stored, ops: set[str]) -> bool:
         """Whether one of our writes is in the record, also under a later revision by somebody else."""

@@ -359,6 +359,16 @@ async def test_a_deleted_key_is_absent_and_can_be_created_again(bucket: Bucket) 
         await bucket.create("k", b"3")
 
 
+async def test_a_purge_of_a_revision_spares_what_was_written_since(bucket: Bucket) -> None:
+    old = await bucket.put("k", b"1")
+    new = await bucket.put("k", b"2")
+    with pytest.raises(RevisionConflict):
+        await bucket.purge("k", revision=old)
+    assert await bucket.get("k") == Entry("k", b"2", new)
+    await bucket.purge("k", revision=new)
+    assert await bucket.get("k") is None
+
+
 async def test_a_purged_key_has_no_history_and_can_be_created_again(bucket: Bucket) -> None:
     await bucket.create("k", b"1")
     await bucket.put("other", b"1")

@@ -1,20 +1,22 @@
 """Forgets jobs that ended long ago, so that the bucket does not grow for ever.
 
-Every gateway does it; purging a key twice is harmless.
+Every gateway does it.  A purge names the revision it means: a key that was purged by another gateway and has come
+again since (a repeated idempotency key makes the same id) is left alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
 
 from reverie_jobs.mirror import JobMirror
-from reverie_jobs.store import JobStore
+from reverie_jobs.store import JobStore, Stored
 from reverie_protocol.jobs import Job
-from reverie_runtime.bus.port import BusError
+from reverie_runtime.bus.port import BusError, RevisionConflict
 from reverie_runtime.clock import Clock
 
 ROUND_S = 60.0
@@ -51,10 +53,15 @@ class Janitor:
     async def clean(self) -> int:
         """One round; how many jobs were forgotten."""
         now = self._clock.time()
-        old = [job.id for job in self._jobs if expired(job, now=now, retention_s=self._retention_s)]
-        for job_id in old[:MAX_PER_ROUND]:
-            await self._store.purge(job_id)
-        return len(old[:MAX_PER_ROUND])
+        old = [
+            Stored(job, self._jobs.revision_of(job.id))
+            for job in self._jobs
+            if expired(job, now=now, retention_s=self._retention_s)
+        ][:MAX_PER_ROUND]
+        for stored in old:
+            with contextlib.suppress(RevisionConflict):
+                await self._store.purge(stored)
+        return len(old)
 
     async def _loop(self) -> None:
         while True:
@@ -62,6 +69,8 @@ class Janitor:
                 forgotten = await self.clean()
             except BusError as error:
                 log.info("retention waits for the bus", reason=str(error))
+            except Exception:
+                log.exception("a round of retention failed")
             else:
                 if forgotten:
                     log.info("old jobs forgotten", count=forgotten)

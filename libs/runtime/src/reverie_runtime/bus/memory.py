@@ -74,10 +74,10 @@ class MemoryBucket:
         await self._store(key)
         self._server.write(self.config, lambda store, now: store.write(key, None, now=now))
 
-    async def purge(self, key: str) -> None:
+    async def purge(self, key: str, *, revision: int | None = None) -> None:
         """Delete a key together with its history."""
         await self._store(key)
-        self._server.write(self.config, lambda store, now: store.purge(key, now=now))
+        self._server.write(self.config, lambda store, now: store.purge(key, now=now, expected=revision))
 
     @contextlib.asynccontextmanager
     async def watch(self, *, history: bool = False) -> AsyncIterator[AsyncIterator[WatchEvent]]:

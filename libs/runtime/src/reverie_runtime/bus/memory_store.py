@@ -55,8 +55,11 @@ class MemoryStore:
             self._discard(self._entries[revision])
         return entry
 
-    def purge(self, key: str, *, now: float) -> Entry:
-        """Forget a key's revisions and mark it deleted."""
+    def purge(self, key: str, *, now: float, expected: int | None = None) -> Entry:
+        """Forget a key's revisions and mark it deleted; RevisionConflict if its newest is not `expected`."""
+        latest = self.latest(key)
+        if expected is not None and expected != (latest.revision if latest else 0):
+            raise RevisionConflict(f"{self.config.name}/{key} was changed by another writer")
         for entry in self.history(key):
             self._discard(entry)
         return self.write(key, None, now=now)

@@ -105,9 +105,11 @@ class NatsBucket:
         """Mark a key deleted."""
         await self._write(key, b"", {"KV-Operation": "DEL"})
 
-    async def purge(self, key: str) -> None:
+    async def purge(self, key: str, *, revision: int | None = None) -> None:
         """Delete a key together with its history."""
         mark = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": f"{PURGE_MARK_S}s"}
+        if revision is not None:
+            mark["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         await self._write(key, b"", mark)
 
     @contextlib.asynccontextmanager

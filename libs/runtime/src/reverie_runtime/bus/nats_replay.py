@@ -24,6 +24,7 @@ class Replay:
         self._history = history
         self._whole = whole  # the snapshot has every kept revision, not only the latest of each key
         self._caught_up = False
+        self._epoch = ""
         self._created = ""  # when the stream was made: another time is another bucket
         self._last = 0  # everything up to here was told
         self._covered = 0  # a hole up to here is older than the snapshot
@@ -45,6 +46,11 @@ class Replay:
         self._target = last_sequence
         if self._complete and created == self._created and last_sequence >= self._last:
             return self._last + 1
+        # The same stream with fewer messages lost its tail (a restored backup, say): what comes is other history.
+        rolled_back = created == self._created and last_sequence < self._last
+        self._epoch = f"{created}/{last_sequence}" if rolled_back else self._epoch
+        if created != self._created:
+            self._epoch = created
         self._created = created
         self._complete = False
         self._last = last_sequence
@@ -58,7 +64,7 @@ class Replay:
         """The consumer exists, with so many messages to deliver."""
         if not self._complete:
             self._caught_up = self._caught_up or pending == 0
-            return [SnapshotBegin(self._created)]
+            return [SnapshotBegin(self._epoch)]
         if pending == 0 and self._target > self._last:
             self._restart()
         return []

@@ -133,8 +133,8 @@ class Bucket(Protocol):
     async def delete(self, key: str) -> None:
         """Mark a key deleted (watchers see an Entry with value None)."""
 
-    async def purge(self, key: str) -> None:
-        """Delete a key together with its history."""
+    async def purge(self, key: str, *, revision: int | None = None) -> None:
+        """Delete a key together with its history; RevisionConflict if its latest is not `revision` (None: any)."""
 
     def watch(self, *, history: bool = False) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
         """Snapshot, then every revision.  Keep one per process and bucket, not one per client.
