@@ -20,6 +20,7 @@ from reverie_storage.port import (
 )
 
 CHUNK_BYTES = 256 * 1024
+PROBE_BYTES = 4096
 _TEMPORARY_PREFIX = ".incoming-"
 
 
@@ -72,11 +73,16 @@ class FilesystemStorage:
         path = self._path(key)
         try:
             if not (path.exists() and path.stat().st_size == len(content)):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                self._make_folder(path.parent)
                 self._write(path, content)
         except OSError as error:
             raise StorageUnavailable(_reason(error)) from error
         return key
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            _flush_folder(self._root)
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
@@ -91,11 +97,7 @@ class FilesystemStorage:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _flush_folder(path.parent)
 
     def _read_at(self, key: str, start: int, size: int) -> bytes:
         try:
@@ -108,11 +110,21 @@ class FilesystemStorage:
     def _check(self) -> None:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=self._root)
-            os.close(handle)
-            Path(temporary).unlink()
+            # An empty file can be made on a full disk, a written one cannot.
+            with tempfile.NamedTemporaryFile(prefix=_TEMPORARY_PREFIX, dir=self._root) as probe:
+                probe.write(b"\0" * PROBE_BYTES)
+                probe.flush()
+                os.fsync(probe.fileno())
         except OSError as error:
             raise StorageUnavailable(_reason(error)) from error
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _reason(error: OSError) -> str:
