@@ -330,7 +330,10 @@ class Client:
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """A decoded answer; Refused by what the server says, httpx.HTTPError if it says nothing."""
         answer = await self._http.request(method, self._next_url() + path, **options)
-        body: dict[str, Any] = answer.json() if answer.content else {}
+        try:
+            body: dict[str, Any] = answer.json()
+        except ValueError:  # the HTTP server itself, before our application: the request was garbled on its way
+            raise httpx.RemoteProtocolError("an answer that is no JSON") from None
         if answer.is_success:
             return body
         if answer.status_code == HTTP_FAULT:
