@@ -197,6 +197,24 @@ async def test_a_list_holds_ones_own_jobs_and_an_administrator_may_ask_for_other
         await gateway.http.delete(f"/v1/jobs/{job_id}", headers=who)
 
 
+async def test_while_nats_is_away_somebody_elses_job_looks_like_none(own_stage):
+    gateway = await own_stage.gateway(auth=AuthSettings(key=SECRET))
+    await own_stage.worker()
+    async with gateway.socket(additional_headers=MINE) as mine:
+        while not (await mine.until("system:status"))["workers"]:
+            continue
+        job_id = await mine.submit()
+        await mine.until("job:state", jobId=job_id)
+    own_stage.server.kill()
+    for method in ("GET", "DELETE"):
+        answers = [
+            await gateway.http.request(method, f"/v1/jobs/{name}", headers=THEIRS)
+            for name in (job_id, "0" * 32)
+        ]
+        assert answers[0].status_code == answers[1].status_code == 503
+    assert (await gateway.http.get(f"/v1/jobs/{job_id}", headers=MINE)).status_code == 200
+
+
 async def test_the_same_key_of_another_owner_names_another_job(gateway, worker):
     keyed = {**SUBMIT, "idempotencyKey": "same"}
     answers = [

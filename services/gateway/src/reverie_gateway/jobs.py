@@ -111,6 +111,8 @@ class Jobs:
         """The job as it stands; `job_not_found` also where it is somebody else's."""
         _require_id(job_id)
         mirrored = self._mirror.get(job_id)
+        if mirrored is not None and not may(by, Action.SEE, mirrored.owner):
+            mirrored = None  # as if it were not there, also in how it is looked for
         stored = None if mirrored is None else Stored(mirrored, self._mirror.revision_of(job_id))
         if stored is None or not stored.job.state.terminal:
             try:
