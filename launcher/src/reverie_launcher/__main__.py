@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 from reverie_launcher.chaos.command import chaos
-from reverie_launcher.client.address import DEFAULT_URL, Address, parse_address
+from reverie_launcher.client.address import DEFAULT_URL
 from reverie_launcher.client.refusals import sentence
 from reverie_launcher.exits import ExitCode, Failure
+from reverie_launcher.options import AsJson, TokenFile, Url, server
+from reverie_launcher.queue_commands import priority, queue_app, retry
 
 EXIT_CODES = """
 Exit codes: 0 done · 1 the job failed, or not ready · 2 wrong usage or input · 3 no server there ·
@@ -35,19 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Url = Annotated[str, typer.Option("--url", envvar="REVERIE_URL", help="The server's address.", metavar="URL")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="File with the token to show to the server; else REVERIE_TOKEN."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else, on stdout.")]
-
-
-def _server(url: str, token_file: Path | None) -> Address:
-    from reverie_launcher.client.credentials import find_token
-
-    return parse_address(url, token=find_token(token_file, os.environ))
 
 
 def _version(wanted: bool) -> None:
@@ -151,7 +140,7 @@ def generate(
     )
     asyncio.run(
         command.generate(
-            _server(url, token_file),
+            server(url, token_file),
             request,
             target=output,
             as_json=as_json,
@@ -172,7 +161,7 @@ def jobs(
     """List jobs, newest first."""
     from reverie_launcher import lists
 
-    asyncio.run(lists.jobs(_server(url, token_file), state=state, limit=limit, as_json=as_json))
+    asyncio.run(lists.jobs(server(url, token_file), state=state, limit=limit, as_json=as_json))
 
 
 @app.command()
@@ -185,7 +174,7 @@ def cancel(
     """Cancel jobs: waiting ones at once, running ones at their next step."""
     from reverie_launcher import lists
 
-    asyncio.run(lists.cancel(_server(url, token_file), job_ids, as_json=as_json))
+    asyncio.run(lists.cancel(server(url, token_file), job_ids, as_json=as_json))
 
 
 @app.command()
@@ -193,7 +182,7 @@ def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson
     """Show whether the server can work, its workers, queue and storage.  Exit code 1 if it cannot."""
     from reverie_launcher import lists
 
-    if not asyncio.run(lists.status(_server(url, token_file), as_json=as_json)):
+    if not asyncio.run(lists.status(server(url, token_file), as_json=as_json)):
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -212,6 +201,9 @@ def token(
 
 
 app.command()(chaos)
+app.command()(priority)
+app.command()(retry)
+app.add_typer(queue_app, name="queue")
 
 
 def main() -> None:

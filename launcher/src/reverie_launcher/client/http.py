@@ -11,7 +11,7 @@ import msgspec
 
 from reverie_launcher.client.address import Address
 from reverie_launcher.client.refusals import http_failure, not_reverie, unreachable
-from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView
+from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView, QueueView
 from reverie_protocol.jobs import JobState
 from reverie_protocol.server_messages import SystemStatus
 
@@ -49,6 +49,23 @@ class HttpClient:
         """Stop a job; its state afterwards (`running` until the worker stops at its next step)."""
         body = await self._request("DELETE", f"/v1/jobs/{job_id}")
         return _decode(body, JobView).state
+
+    async def move(self, job_id: str, *, lane: str, place: str | None) -> JobView:
+        """Put a job into a lane, and where a place is given (`front` or `back`) to that end of it."""
+        body = {"priority": lane} | ({"place": place} if place else {})
+        return _decode(await self._request("PATCH", f"/v1/jobs/{job_id}", json=body), JobView)
+
+    async def retry(self, job_id: str) -> JobAccepted:
+        """Do a failed or cancelled job again; the retry that there is already where it was asked for before."""
+        return _decode(await self._request("POST", f"/v1/jobs/{job_id}/retry"), JobAccepted)
+
+    async def queue(self) -> QueueView:
+        """The queue and its gates."""
+        return _decode(await self._get("/v1/queue"), QueueView)
+
+    async def set_gates(self, body: Mapping[str, object]) -> QueueView:
+        """Open and close gates, as `PATCH /v1/queue` has it."""
+        return _decode(await self._request("PATCH", "/v1/queue", json=body), QueueView)
 
     async def submit(self, body: Mapping[str, object], idempotency_key: str) -> JobAccepted:
         """A job over HTTP; the original one where the key was used before."""
