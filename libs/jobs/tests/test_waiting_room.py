@@ -119,6 +119,14 @@ def test_jobs_that_nobody_can_serve_do_not_hide_those_behind_them() -> None:
     assert chosen.id == "mine"
 
 
+def test_a_job_is_shown_in_its_place_from_the_moment_its_time_has_come() -> None:
+    room = WaitingRoom()
+    for job in (waiting("early", position=1, not_before=10), waiting("other", position=2)):
+        room.update(job.id, job)
+    assert [job.id for job in room.order(9, now=9.9)] == ["other", "early"]
+    assert [job.id for job in room.order(9, now=10)] == ["early", "other"]
+
+
 class Room(RuleBasedStateMachine):
     """Random arrivals, moves, starts and ends; at each point the index and the rule agree."""
 
@@ -198,7 +206,7 @@ class Room(RuleBasedStateMachine):
     def depths_are_what_waits(self) -> None:
         queued = [job.priority for job in self.jobs.values() if job.state is JobState.QUEUED]
         assert {lane: self.room.depth(lane) for lane in Lane} == {lane: queued.count(lane) for lane in Lane}
-        assert len(self.room.order(100)) == len(queued)
+        assert len(self.room.order(100, now=self.now)) == len(queued)
 
 
 TestRoom = Room.TestCase

@@ -87,11 +87,12 @@ class WaitingRoom:
                 return job
         return None
 
-    def order(self, limit: int) -> list[Job]:
+    def order(self, limit: int, *, now: float) -> list[Job]:
         """The next `limit` waiting jobs as they stand now, whoever may serve them; sleepers come last.
 
         It is what a person sees: turns between owners are those of this moment and change with every start.
         """
+        self._wake(now)
         ordered: list[Job] = []
         for lane in Lane:
             runs = (

@@ -23,6 +23,8 @@ from reverie_runtime.clock import Clock
 DEBOUNCE_S = 0.1
 #: While jobs run, their expected ends are told again this often, in seconds.
 REFRESH_S = 2.0
+#: What was put together may be shown again for this long, in seconds, where no record has changed.
+FRESH_S = 1.0
 #: Rows at most; the counts are of all jobs.
 MAX_ROWS = 50
 KEY = "queue:state"
@@ -49,8 +51,10 @@ class QueueBoard:
         self._clock = clock
         self._dirty = asyncio.Event()
         self._told: dict[_Viewer, str] = {}
-        jobs.listen(lambda _: self._dirty.set())
-        controls.listen(lambda _: self._dirty.set())
+        self._mirrored: _Mirrored | None = None
+        self._composed_at = 0.0
+        jobs.listen(lambda _: self._on_change())
+        controls.listen(lambda _: self._on_change())
 
     @property
     def control(self) -> QueueControl:
@@ -59,7 +63,7 @@ class QueueBoard:
 
     def state(self, by: Identity) -> QueueState:
         """The queue as somebody may see it: the rows of jobs that are not his to see carry no id."""
-        return _seen_by(self._mirrored(), by)
+        return _seen_by(self._latest(), by)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -84,7 +88,7 @@ class QueueBoard:
 
     def _push(self) -> None:
         """One frame for each viewer who sees ids in it, and one for all the others."""
-        mirrored = self._mirrored()
+        mirrored = self._latest()
         frames: dict[_Viewer, str] = {}
         told: dict[_Viewer, str] = {}
         for session in self._hub:
@@ -98,9 +102,20 @@ class QueueBoard:
                 session.outbox.put_latest(KEY, told[viewer])
         self._told = told
 
-    def _mirrored(self) -> _Mirrored:
+    def _on_change(self) -> None:
+        self._mirrored = None
+        self._dirty.set()
+
+    def _latest(self) -> _Mirrored:
+        """Put together once for however many ask: among thousands of owners it costs milliseconds."""
+        now = self._clock.monotonic()
+        if self._mirrored is None or now - self._composed_at > FRESH_S:
+            self._mirrored, self._composed_at = self._compose(), now
+        return self._mirrored
+
+    def _compose(self) -> _Mirrored:
         running = sorted(self._jobs.running.values(), key=lambda job: (job.started_at or 0.0, job.id))
-        queued = self._jobs.waiting.order(MAX_ROWS)
+        queued = self._jobs.waiting.order(MAX_ROWS, now=self._clock.time())
         placed = [*((0, job) for job in running), *enumerate(queued)][:MAX_ROWS]
         state = QueueState(
             pending=len(self._jobs.queued),

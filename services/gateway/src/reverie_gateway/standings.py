@@ -36,5 +36,7 @@ class Standings:
         now = self._clock.monotonic()
         if depth > EXACT_DEPTH and now - self._computed_at < MAX_AGE_S:
             return
-        self._places = {job.id: place for place, job in enumerate(self._jobs.waiting.order(depth))}
+        self._places = {
+            job.id: place for place, job in enumerate(self._jobs.waiting.order(depth, now=self._clock.time()))
+        }
         self._revision, self._computed_at = self._jobs.revision, now
