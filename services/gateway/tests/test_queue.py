@@ -69,6 +69,8 @@ async def test_a_running_job_tells_when_it_will_be_done_from_the_time_its_steps_
             if state["jobs"] and "etaSeconds" in state["jobs"][0]:
                 break
         assert state["jobs"][0]["etaSeconds"] == 10.0
+        [told] = [message for message in client.seen if message["type"] == "job:progress"]
+        assert told["etaSeconds"] == 10.0
         await worker.complete(held)
 
 

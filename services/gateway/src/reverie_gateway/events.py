@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from reverie_gateway.eta import eta_seconds
 from reverie_jobs.mirror import Change
 from reverie_protocol.errors import ErrorCode
 from reverie_protocol.jobs import Job, JobState, Progress
@@ -94,6 +95,7 @@ def progress_event(job: Job, progress: Progress, revision: int) -> Event:
         step=progress.step,
         steps=progress.steps,
         progress=progress.progress,
+        eta_seconds=eta_seconds(job, progress),
         node=progress.node,
         seq=revision,
     )
