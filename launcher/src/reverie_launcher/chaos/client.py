@@ -84,6 +84,7 @@ class Client:
         self._socket: ClientConnection | None = None
         self._open = asyncio.Event()
         self._cursor: int | None = None
+        self._joined = False  # on the present connection; what comes before is a snapshot
         self._epoch = ""
         self._heard = asyncio.Condition()
         # No proxy and no certificates: these are ports of this machine.
@@ -130,7 +131,7 @@ class Client:
         ) as socket:
             connection = Connection(self.name, f"{url} connection {len(self.log) + 1}")
             self.log.append(connection)
-            self._socket = socket
+            self._socket, self._joined = socket, False
             await socket.send(json.dumps(self._greeting()))
             self._open.set()
             async for frame in socket:
@@ -147,9 +148,10 @@ class Client:
         match message["type"]:
             case "hello:ok":
                 connection.entries.append(Joined(message["seq"]))
-                self._cursor = message["seq"]
+                self._cursor, self._joined = message["seq"], True
                 self._epoch = message.get("epoch", "")
             case "resumed":
+                self._joined = True
                 connection.entries.append(Resumed(message["recovered"], message["from"], message["seq"]))
                 self._epoch = message.get("epoch", "")
                 if not message["recovered"]:
@@ -166,9 +168,8 @@ class Client:
     async def _learn(self, connection: Connection, message: dict[str, Any]) -> None:
         state = JobState.COMPLETED if message["type"] == "job:complete" else JobState(message["state"])
         told = Transition(message["jobId"], state, message["seq"], message["jobSeq"])
-        joined = any(isinstance(entry, Joined | Resumed) for entry in connection.entries[:64])
         connection.entries.append(told)
-        if joined and self._cursor is not None:
+        if self._joined and self._cursor is not None:
             self._cursor = max(self._cursor, told.seq)
         if state.terminal:
             await self._end(told.job_id, state)
@@ -182,6 +183,7 @@ class Client:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ConnectionError("the socket was lost"))
+                answer.exception()  # seen, also where nobody waits for it any more
         self._answers.clear()
 
     async def _ask(self, message: dict[str, Any], *, cut: bool = False) -> dict[str, Any]:
@@ -332,7 +334,9 @@ class Client:
         answer = await self._http.request(method, self._next_url() + path, **options)
         try:
             body: dict[str, Any] = answer.json()
-        except ValueError:  # the HTTP server itself, before our application: the request was garbled on its way
+        except (
+            ValueError
+        ):  # the HTTP server itself, before our application: the request was garbled on its way
             raise httpx.RemoteProtocolError("an answer that is no JSON") from None
         if answer.is_success:
             return body

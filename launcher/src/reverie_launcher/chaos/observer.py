@@ -17,13 +17,15 @@ RECONNECT_S = 0.05
 
 
 class Observer:
-    """Follows the republished revisions; `jobs` is the latest of each, `log` what each connection brought."""
+    """Follows the republished revisions; `jobs` is the latest of each, `log` what each connection brought,
+    `heard` counts all of it."""
 
     def __init__(self, port: Callable[[], int]) -> None:
         self._port = port
         self.jobs: dict[str, Job] = {}
         self.log: list[Connection] = []
         self.changed = asyncio.Event()
+        self.heard = 0
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -67,4 +69,5 @@ class Observer:
         seq = int(message.headers.get("Nats-Sequence", 0))
         connection.entries.append(Transition(job.id, job.state, seq, job.job_seq))
         self.jobs[job.id] = job
+        self.heard += 1
         self.changed.set()

@@ -143,6 +143,8 @@ def _judge_workers(evidence: Evidence) -> Iterator[Violation]:
         if said.state != JobState.COMPLETED or not revisions:
             continue
         job = revisions[-1].job
+        if not job.state.terminal:
+            continue  # reported as lost; and it may have moved since
         if (job.state, job.attempt) != (said.state, said.attempt) or not (job.worker or "").startswith(
             f"{said.worker}."
         ):

@@ -31,7 +31,7 @@ class Setup(msgspec.Struct, frozen=True):
     workers: int = 2
     gateways: int = 2
     clients: int = 4
-    settle_s: float = 120.0
+    settle_s: float = 60.0
     only: tuple[FaultKind, ...] = ()
 
 

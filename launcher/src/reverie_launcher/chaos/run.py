@@ -55,10 +55,11 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
             tell(
                 f"{setup.jobs} jobs of {setup.clients} clients and {len(faults)} faults in {setup.span_s:g} s"
             )
-            settled = await _disturb(setup, injector, faults, clients, tell)
-            tell("reading everything back" if settled else "not settled in time; reading everything back")
-            history = await read_all(cluster)
-            outputs = await read_outputs(cluster, history)
+            settled = await _disturb(setup, injector, faults, clients, observer, tell)
+        # Last of all, so that nobody has been told anything that is not in it.
+        tell("reading everything back" if settled else "nothing moves any more; reading everything back")
+        history = await read_all(cluster)
+        outputs = await read_outputs(cluster, history)
         ended = time.time()
         tell("stopping")
     evidence = Evidence(
@@ -72,6 +73,7 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
         client_logs=[client.log for client in clients],
         bus_log=observer.log,
     )
+    (folder / "evidence.json").write_bytes(msgspec.json.encode(evidence))
     return report_of(
         setup,
         evidence,
@@ -103,14 +105,25 @@ def _clients(setup: Setup, cluster: Cluster, unexpected: list[Unexpected]) -> li
 
 
 async def _disturb(
-    setup: Setup, injector: Injector, faults: list[Fault], clients: list[Client], tell: Callable[[str], None]
+    setup: Setup,
+    injector: Injector,
+    faults: list[Fault],
+    clients: list[Client],
+    observer: Observer,
+    tell: Callable[[str], None],
 ) -> bool:
-    """Faults and clients together; whether all clients were done within `settle_s` after the last fault."""
+    """Faults and clients together; whether all clients came to an end.
+
+    They get as long as it takes, and are given up when no job has moved for `settle_s`.
+    """
     working = asyncio.gather(*(client.run() for client in clients))
     try:
         await injector.run(faults)
         tell("no more faults; waiting until every job is over")
-        await asyncio.wait({working}, timeout=setup.settle_s)
+        moved = -1
+        while not working.done() and observer.heard != moved:
+            moved = observer.heard
+            await asyncio.wait({working}, timeout=setup.settle_s)
         if working.done():
             working.result()
         return working.done()
