@@ -55,7 +55,9 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
             tell(
                 f"{setup.jobs} jobs of {setup.clients} clients and {len(faults)} faults in {setup.span_s:g} s"
             )
-            settled = await _disturb(setup, injector, faults, clients, observer, tell)
+            settled = await _disturb(
+                setup, injector=injector, faults=faults, clients=clients, observer=observer, tell=tell
+            )
         # Last of all, so that nobody has been told anything that is not in it.
         tell("reading everything back" if settled else "nothing moves any more; reading everything back")
         history = await read_all(cluster)
@@ -106,6 +108,7 @@ def _clients(setup: Setup, cluster: Cluster, unexpected: list[Unexpected]) -> li
 
 async def _disturb(
     setup: Setup,
+    *,
     injector: Injector,
     faults: list[Fault],
     clients: list[Client],
