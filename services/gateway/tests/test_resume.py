@@ -95,6 +95,23 @@ async def test_a_resume_asked_for_late_repeats_nothing_that_went_out_on_this_soc
     assert [kind for _, kind in transitions(client.seen, {past_id})] == ["job:state", "job:complete"]
 
 
+async def test_a_late_resume_tells_each_job_on_from_where_this_socket_knows_it(gateway, worker) -> None:
+    async with gateway.socket() as first:
+        job_id = await first.submit()
+        await first.until("job:state", jobId=job_id)
+    held = await worker.claim(job_id)
+    async with gateway.socket() as client:
+        await client.send({"type": "hello"})
+        await client.until("hello:ok")
+        await client.send({"type": "resume", "cursor": 0})
+        assert (await client.until("resumed"))["recovered"]
+        await worker.complete(held)
+        await client.until("job:complete", jobId=job_id)
+    told = transitions(client.seen, {job_id})
+    assert told == sorted(set(told))
+    assert [kind for _, kind in told] == ["job:state", "job:complete"]
+
+
 async def test_a_client_that_does_not_resume_is_told_the_current_state_by_itself(gateway, worker) -> None:
     async with gateway.socket() as first:
         job_id = await first.submit()

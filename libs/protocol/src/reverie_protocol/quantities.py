@@ -30,7 +30,8 @@ StepCount = Annotated[int, Meta(description="denoising steps in all", extra_json
 Seq = Annotated[
     int,
     Meta(
-        description="position in the event log of all jobs; also the cursor to resume from",
+        description="position in the event log of all jobs; the highest of job:state, job:complete and job:error "
+        "that was seen is the cursor to resume from",
         extra_json_schema=NOT_NEGATIVE,
     ),
 ]

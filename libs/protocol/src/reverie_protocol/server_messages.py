@@ -83,7 +83,7 @@ class Authenticated(ServerMessage, frozen=True, kw_only=True, tag="AUTHENTICATED
 
 
 class HelloOk(ServerMessage, frozen=True, kw_only=True, tag="hello:ok"):
-    """Connection: answer to `hello`; `seq` and `epoch` are the cursor to resume from."""
+    """Connection: answer to `hello`, after what a `cursor` asked for; `seq` and `epoch` are a cursor."""
 
     id: str | int | None = None
     previews: bool

@@ -35,7 +35,7 @@ class Conversation:
         """Do it and answer; whatever goes wrong becomes an `error` message and the socket stays open."""
         try:
             if not isinstance(request, Hello | Resume):
-                self._session.open()
+                self._hub.open(self._session)
             await self._dispatch(request)
         except ReverieError as error:
             self._session.refuse(error, request.id)
@@ -55,9 +55,9 @@ class Conversation:
             case JobPreview():
                 self._preview(request)
             case Hello():
-                self._hello(request)
+                await self._hello(request)
             case Resume():
-                self._resume(request.id, request.cursor, request.epoch)
+                await self._resume(request.id, request.cursor, request.epoch)
 
     async def _submit(self, request: JobSubmit) -> None:
         session = self._session
@@ -115,30 +115,22 @@ class Conversation:
         self._session.answer(JobPreviewOk(id=request.id, job_id=job.id, enabled=enabled))
         self._hub.interest_changed()
 
-    def _hello(self, request: Hello) -> None:
-        self._session.all_previews = request.previews
-        jobs = self._jobs
-        self._session.answer(
-            HelloOk(id=request.id, previews=request.previews, seq=jobs.revision, epoch=jobs.epoch)
-        )
+    async def _hello(self, request: Hello) -> None:
+        session, jobs = self._session, self._jobs
+        session.all_previews = request.previews
         if request.cursor is not None:
-            self._resume(request.id, request.cursor, request.epoch)
-        else:
-            self._session.open()
+            await self._resume(request.id, request.cursor, request.epoch)
+        self._hub.open(session)
+        # Last: its `seq` is a cursor only once everything before it has been sent.
+        session.answer(HelloOk(id=request.id, previews=request.previews, seq=jobs.revision, epoch=jobs.epoch))
         self._hub.interest_changed()
 
-    def _resume(self, client_id: str | int | None, cursor: int, epoch: str | None) -> None:
+    async def _resume(self, client_id: str | int | None, cursor: int, epoch: str | None) -> None:
         """Every missed transition and the latest progress; or the current state, where the log is too short."""
         session, jobs = self._session, self._jobs
-        missed = self._hub.missed(session.owner, cursor, epoch)
+        missed = await self._hub.resume(session, cursor, epoch)
         recovered = missed is not None
         session.answer(
             Resumed(id=client_id, recovered=recovered, from_=cursor, seq=jobs.revision, epoch=jobs.epoch)
         )
-        if missed is None:
-            if not session.open():
-                self._hub.recount(session)
-            return
-        session.catch_up(missed)
-        for event in self._hub.running_progress(session.owner):
-            session.deliver(event)
+        self._hub.catch_up(session, missed)

@@ -13,6 +13,8 @@ from reverie_gateway.events import Event
 
 #: Events kept at most; beyond it the oldest half is forgotten, and older cursors are no longer recovered.
 MAX_EVENTS = 200_000
+#: What is older than the retention is forgotten by halves, once that is worth the work.
+MIN_FORGOTTEN = 1000
 
 
 class EventLog:
@@ -45,12 +47,17 @@ class EventLog:
         self._times.append(max(at, self._times[-1]) if self._times else at)
         if event is not None:
             self._own[event.owner].append(event)
-        if len(self._revisions) > self._max_events:
-            self._forget(len(self._revisions) // 2)
+        half = len(self._revisions) // 2
+        too_old = half > MIN_FORGOTTEN and self._times[half] < at - self._retention_s
+        if too_old or len(self._revisions) > self._max_events:
+            self._forget(half)
 
-    def since(self, owner: str, cursor: int, *, now: float) -> list[Event] | None:
-        """An owner's events after `cursor`, in order; None if some of them may be gone."""
-        if not self._reaches(cursor, now=now):
+    def since(self, owner: str, cursor: int, *, head: int = 0, now: float) -> list[Event] | None:
+        """An owner's events after `cursor`, in order; None if some of them may be gone.
+
+        `head` is the bucket's latest revision, where that is one that this log had nothing to learn from.
+        """
+        if not self._reaches(cursor, head=head, now=now):
             return None
         own = self._own.get(owner, [])
         return own[bisect_right(own, cursor, key=_seq) :]
@@ -59,14 +66,14 @@ class EventLog:
         """All kept events of one job, in order."""
         return [event for event in self._own.get(owner, []) if event.job_id == job_id]
 
-    def _reaches(self, cursor: int, *, now: float) -> bool:
+    def _reaches(self, cursor: int, *, head: int, now: float) -> bool:
         """Whether every revision after `cursor` is here.
 
         Holes are revisions of jobs that were purged before this log began, and those ended longer ago than the
         retention.  So a cursor is good if no hole follows it, or if what it saw last is younger than that.
         """
         newest = self._revisions[-1] if self._revisions else 0
-        if cursor > newest or cursor < self._forgotten:
+        if cursor > max(newest, head) or cursor < self._forgotten:
             return False
         if cursor >= self._last_hole:
             return True

@@ -69,7 +69,7 @@ async def _events(
     hub: Hub,
 ) -> AsyncIterator[str]:
     entrance.let_in(session.identity)
-    _begin(session, cursor, jobs=jobs, hub=hub)
+    await _begin(session, cursor, jobs=jobs, hub=hub)
     try:
         yield f"retry: {RECONNECT_MS}\n\n"
         while True:
@@ -82,19 +82,16 @@ async def _events(
         hub.leave(session)
 
 
-def _begin(session: Session, cursor: tuple[str | None, int] | None, *, jobs: Jobs, hub: Hub) -> None:
+async def _begin(session: Session, cursor: tuple[str | None, int] | None, *, jobs: Jobs, hub: Hub) -> None:
     """Everything missed, or the current state, and then all that comes."""
     session.expect_resume()
     hub.join(session)
     if cursor is not None:
         epoch, seq = cursor
-        missed = hub.missed(session.owner, seq, epoch)
+        missed = await hub.resume(session, seq, epoch)
         session.answer(Resumed(recovered=missed is not None, from_=seq, seq=jobs.revision, epoch=jobs.epoch))
-        if missed is not None:
-            session.catch_up(missed)
-            for event in hub.running_progress(session.owner):
-                session.deliver(event)
-    session.open()
+        hub.catch_up(session, missed)
+    hub.open(session)
     session.answer(HelloOk(previews=False, seq=jobs.revision, epoch=jobs.epoch))
 
 

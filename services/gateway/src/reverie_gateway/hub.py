@@ -6,6 +6,8 @@ else runs, so a snapshot (`join`) and the live events after it meet without a ga
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -21,6 +23,11 @@ from reverie_runtime.clock import Clock
 
 #: How far down the queue a new socket is told of its owner's waiting jobs; running ones are all told.
 SNAPSHOT_QUEUED = 100
+#: A resume that would take more events, or characters of them, is answered with the current state instead: a
+#: socket's outbox has to hold them all at once.
+MAX_REPLAYED, MAX_REPLAYED_CHARS = 10_000, 4 << 20
+#: How long a resume waits for a mirror that is behind the gateway its cursor came from, in seconds.
+REACH_S = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +62,8 @@ class Hub:
     def join(self, session: Session) -> None:
         """Tell a new session of its owner's running and next waiting jobs, then keep it informed."""
         session.joined_at = self._jobs.revision
-        self.recount(session)
+        if not session.waiting:
+            self.recount(session)
         self._sessions.setdefault(session.owner, {})[session] = None
         if session.identity.admin:
             self._administrators[session] = None
@@ -68,31 +76,77 @@ class Hub:
         if not sessions:
             self._sessions.pop(session.owner, None)
 
+    def open(self, session: Session) -> None:
+        """A session whose client does not resume is told the current state; idempotent."""
+        if session.waiting and not session.resuming:
+            session.open(self._snapshot(session.owner))
+
     def recount(self, session: Session) -> None:
         """Tell a session the current state of its owner's unfinished jobs."""
-        running = [job for job in self._jobs.running.values() if job.owner == session.owner]
-        queued = [job for job in self._jobs.queued.values() if job.owner == session.owner]
-        for job in [
-            *running,
-            *sorted(queued, key=lambda job: (job.priority, job.position))[:SNAPSHOT_QUEUED],
-        ]:
-            for event in self.current(job):
-                session.deliver(event)
+        for event in self._snapshot(session.owner):
+            session.deliver(event)
 
-    def missed(self, owner: str, cursor: int, epoch: str | None) -> list[Event] | None:
+    async def resume(self, session: Session, cursor: int, epoch: str | None) -> list[Event] | None:
         """An owner's state transitions after `cursor`, each once and in order; None if some may be gone.
 
-        An `epoch` other than the bucket's own means that the cursor belongs to a bucket that is no more.
+        An `epoch` other than the bucket's own means that the cursor belongs to a bucket that is no more.  A cursor
+        that a quicker gateway gave is waited for.
         """
         if epoch is not None and epoch != self._jobs.epoch:
             return None
-        return self._log.since(owner, cursor, now=self._clock.time())
+        session.resuming = True
+        try:
+            await self._reach(cursor)
+        finally:
+            session.resuming = False
+        missed = self._log.since(session.owner, cursor, head=self._jobs.revision, now=self._clock.time())
+        if (
+            missed is None
+            or len(missed) > MAX_REPLAYED
+            or sum(len(e.frame) for e in missed) > MAX_REPLAYED_CHARS
+        ):
+            return None
+        return missed
+
+    def catch_up(self, session: Session, missed: list[Event] | None) -> None:
+        """Send a session what `resume` found, or else the current state."""
+        if missed is not None:
+            session.catch_up(missed)
+            for event in self._running_progress(session.owner):
+                session.deliver(event)
+        elif session.waiting:
+            self.open(session)
+        else:
+            self.recount(session)
+
+    async def _reach(self, cursor: int) -> None:
+        """Wait a little for the mirror to come as far as a cursor that another gateway gave."""
+        if cursor <= self._jobs.revision:
+            return
+        reached = asyncio.Event()
+        stop = self._jobs.listen(lambda change: reached.set() if change.revision >= cursor else None)
+        try:
+            async with asyncio.timeout(REACH_S):
+                await reached.wait()
+        except TimeoutError:
+            return
+        finally:
+            stop()
+
+    def _snapshot(self, owner: str) -> list[Event]:
+        running = [job for job in self._jobs.running.values() if job.owner == owner]
+        queued = heapq.nsmallest(
+            SNAPSHOT_QUEUED,
+            (job for job in self._jobs.queued.values() if job.owner == owner),
+            key=lambda job: (job.priority, job.position),
+        )
+        return [event for job in (*running, *queued) for event in self.current(job)]
 
     def story(self, job: Job) -> list[Event]:
         """All that is kept of what happened to a job, and its latest progress."""
         return [*self._log.of_job(job.owner, job.id), *self._latest_progress(job)]
 
-    def running_progress(self, owner: str) -> list[Event]:
+    def _running_progress(self, owner: str) -> list[Event]:
         """The latest progress of each of an owner's running jobs."""
         own = (job for job in self._jobs.running.values() if job.owner == owner)
         return [event for job in own for event in self._latest_progress(job)]

@@ -44,6 +44,8 @@ class Session:
         self.outbox = outbox
         self.all_previews = False
         self.joined_at = 0
+        self.resuming = False
+        self._told: dict[str, int] = {}
         self._watched: set[str] = set()
         self._held: dict[str, list[Event]] = {}
         self._early: list[Event] | None = None
@@ -71,25 +73,33 @@ class Session:
         """Tell the client why its message was not carried out."""
         self.answer(refusal_of(error, client_id))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether events are kept back because the client may still want to catch up first."""
+        return self._early is not None
+
     def expect_resume(self) -> None:
         """Keep events back until the client's first request, or `open`: it may want to catch up first."""
         self._early = []
 
-    def open(self) -> bool:
-        """The client does not resume: send the current state and what came since.  False if that was done."""
-        if self._early is None:
-            return False
-        early, self._early = self._early, None
-        for event in early:
+    def open(self, snapshot: Sequence[Event]) -> None:
+        """The client does not resume: send how its unfinished jobs stand, then what else was kept back."""
+        early, self._early = self._early or [], None
+        self._told = {event.job_id: event.seq for event in snapshot}
+        for event in (*snapshot, *(event for event in early if event.job_id not in self._told)):
             self.deliver(event)
-        return True
 
     def catch_up(self, missed: Sequence[Event]) -> None:
-        """Send what happened after the client's cursor, once each: nothing twice that went out on this socket."""
+        """Send what happened after the client's cursor, once each and for each job in order.
+
+        Asked late, it leaves out what went out on this socket already, and what is older than that.
+        """
         if self._early is not None:
             self._early = None  # `missed` has all of it
         else:
-            missed = [event for event in missed if event.seq <= self.joined_at]
+            missed = [
+                event for event in missed if self._told.get(event.job_id, 0) < event.seq <= self.joined_at
+            ]
         for event in missed:
             self.deliver(event)
 

@@ -28,7 +28,7 @@ from reverie_protocol.errors import CloseCode
 CLOSE_GRACE_S = 30.0
 
 #: How long a new socket's first request may take to be a resume, before it is told the current state; seconds.
-FIRST_REQUEST_S = 0.1
+FIRST_REQUEST_S = 0.3
 
 Socket = WebSocket[Any, Any, Any]
 #: Hard bound of one message in bytes, beyond which the connection is closed; the session refuses politely below it.
@@ -59,7 +59,7 @@ async def converse(
         session.deliver_status(encode(status_board.message(identity)))
         session.expect_resume()
         hub.join(session)
-        opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, session.open)
+        opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, hub.open, session)
         try:
             await _read(frames, session, Conversation(session, jobs=jobs, hub=hub), entrance)
         finally:
