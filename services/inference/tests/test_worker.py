@@ -179,6 +179,46 @@ async def test_a_worker_that_lost_its_claim_stops_and_writes_nothing(
         assert (await world.ended(await world.submit())).state is JobState.COMPLETED
 
 
+async def test_a_worker_that_gets_its_own_lost_job_again_does_it(world: Any, models: Any, gate: Any) -> None:
+    async with world.worker(models["sd15"], gate=gate):
+        job_id = await world.submit()
+        held = await world.runs(job_id)
+        own = Claim(job_id, held.worker, held.attempt)
+
+        def lose_and_claim_again(job: Job) -> Job:
+            # As after a freeze: requeued by a reaper, and claimed by the same worker while its old run still ends.
+            now = time.time()
+            return claim(requeue(job, own, crashed=True, now=now), worker=own.worker, now=now)
+
+        await world.store.apply(job_id, lose_and_claim_again)
+        gate.open()
+        job = await world.ended(job_id)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
+
+
+async def test_a_job_whose_id_comes_again_after_its_record_was_purged_is_done(
+    world: Any, models: Any
+) -> None:
+    async with world.worker(models["sd15"]):
+        job_id = await world.submit()
+        await world.ended(job_id)
+        stored = await world.store.get(job_id)
+        await world.store.purge(stored)
+        again = replace(
+            stored.job, state=JobState.QUEUED, attempt=0, worker=None, outputs=(), created_at=time.time()
+        )
+        await world.store.submit(again)
+        job = await world.until(job_id, lambda job: job.created_at == again.created_at and job.state.terminal)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
+
+
+async def test_a_pipeline_that_takes_one_job_at_a_time_is_not_given_two(world: Any, models: Any) -> None:
+    async with world.worker(models["sd3"], slots=3) as worker:
+        assert worker.standing.record().slots == 1
+        jobs = [await world.submit(scheduler=None) for _ in range(3)]
+        assert [(await world.ended(job_id)).state for job_id in jobs] == [JobState.COMPLETED] * 3
+
+
 async def test_two_workers_share_the_work_and_each_job_is_done_once(world: Any, models: Any) -> None:
     async with world.worker(models["sd15"], name="one"), world.worker(models["sdxl"], name="two"):
         jobs = [await world.submit(num_inference_steps=1, seed=seed) for seed in range(8)]

@@ -15,11 +15,15 @@ def no_vram() -> Vram:
 
 
 class Capabilities(msgspec.Struct, frozen=True):
-    """A loaded model as other services see it; `vram` measures the accelerator's memory now."""
+    """A loaded model as other services see it.
+
+    `slots` is how many jobs its engine takes at once; `vram` measures the accelerator's memory now.
+    """
 
     mode: str
     mode_info: ModeInfo
     device: str
     schedulers: tuple[str, ...]
     superres: bool
+    slots: int
     vram: Callable[[], Vram] = no_vram

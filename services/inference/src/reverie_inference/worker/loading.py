@@ -66,6 +66,7 @@ def capabilities_of(engine: StepEngine) -> Capabilities:
         device=device_name(model.device),
         schedulers=tuple(dict.fromkeys((*names, model.scheduler))),
         superres=SUPERRES_SCALE in engine.upscalers,
+        slots=engine.capacity,
         vram=lambda: measure_vram(model.device),
     )
 

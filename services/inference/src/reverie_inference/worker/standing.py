@@ -55,6 +55,11 @@ class Standing:
         return self._record.state
 
     @property
+    def outline(self) -> Worker:
+        """The record without what has to be measured first."""
+        return self._record
+
+    @property
     def detail(self) -> str:
         """One sentence about the state, for an operator; empty when all is well."""
         return self._record.detail
@@ -71,6 +76,7 @@ class Standing:
             mode=capabilities.mode,
             schedulers=capabilities.schedulers,
             superres=capabilities.superres,
+            slots=min(self._record.slots, capabilities.slots),
             detail="",
         )
 

@@ -105,12 +105,12 @@ class InferenceWorker:
 
     async def claim_loop(self) -> None:
         """Claim whatever can be run until `drain`; a claim on its way is always seen to its end."""
-        for running in tuple(self._jobs.running.values()):
-            self._adopt(running)
         try:
             while not self._draining:
                 self._wake.clear()
                 try:
+                    for running in tuple(self._jobs.running.values()):
+                        self._adopt(running)
                     while (job := self._next()) is not None:
                         await self._claim(job)
                 except Exception:
@@ -206,9 +206,9 @@ class InferenceWorker:
 
     def _next(self) -> Job | None:
         """The job to claim now, None if there is none or no room."""
-        if self._draining or len(self._runs) >= self._settings.slots:
+        if self._draining or len(self._runs) >= self.standing.outline.slots:
             return None
-        record = self.standing.record()
+        record = self.standing.outline
         now = self._clock.time()
         paused = closed_lanes(self._controls.control, worker=record.name)
         if record.state is not WorkerState.BROKEN:
@@ -219,7 +219,7 @@ class InferenceWorker:
     def _nobody_else(self, job: Job) -> bool:
         """Whether no other worker could do a job that we can only fail."""
         return not any(
-            worker.incarnation != self.standing.record().incarnation
+            worker.incarnation != self.standing.outline.incarnation
             and worker.state in (WorkerState.READY, WorkerState.STARTING)
             and can_serve(job, worker)
             for worker in self._workers
@@ -256,9 +256,11 @@ class InferenceWorker:
         run_id = f"{job.id}.{job.attempt}"
         if job.state is not JobState.RUNNING or job.worker != self.standing.key:
             return
-        if job.id in self._claiming or job.id in self._assignments or run_id in self._past_runs:
+        # An id can come again, with its first attempt: a repeated idempotency key after the retention.
+        past = f"{run_id}.{job.created_at}"
+        if job.id in self._claiming or job.id in self._assignments or past in self._past_runs:
             return
-        self._past_runs[run_id] = None
+        self._past_runs[past] = None
         while len(self._past_runs) > REMEMBERED_RUNS:
             self._past_runs.popitem(last=False)
         assignment = Assignment(job, self.standing.key)
@@ -291,6 +293,9 @@ class InferenceWorker:
                 log.exception("job left as it is by a fault of ours")
             finally:
                 del self._assignments[job.id]
+                latest = self._jobs.get(job.id)
+                if latest is not None:
+                    self._adopt(latest)  # requeued while we were frozen, and claimed by us again meanwhile
                 self.on_change()
                 self._wake.set()
 
