@@ -134,6 +134,15 @@ async def test_a_failed_job_is_a_500_with_the_jobs_own_code(gateway, worker, pro
     assert answer.headers["x-job-id"] == held.job_id
 
 
+async def test_what_only_the_worker_can_find_wrong_with_a_request_is_a_4xx(gateway, worker, prompt):
+    asked = asyncio.create_task(gateway.http.post("/generate", json={"prompt": prompt}))
+    held = await worker.claim((await worker.next_job()).id)
+    await worker.fail(held, "invalid_field", "the picture would be 16384 pixels wide; at most 8192 are made")
+    answer = await asked
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
+    assert "8192" in answer.json()["detail"][0]["msg"]
+
+
 async def test_a_failure_code_this_gateway_does_not_know_is_still_a_500(gateway, worker, prompt):
     asked = asyncio.create_task(gateway.http.post("/generate", json={"prompt": prompt}))
     await worker.fail(await worker.claim((await worker.next_job()).id), "from_the_future")

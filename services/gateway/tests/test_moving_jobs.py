@@ -114,12 +114,13 @@ async def test_a_running_job_takes_the_lane_and_no_place_and_keeps_it_when_it_is
 ):
     job_id = await submit(gateway)
     held = await worker.claim(job_id)
-    before = await view(gateway, job_id)
+    before = await worker.sees(job_id, lambda job: job.state == "running")
     answer = await patch(gateway, job_id, priority="urgent", place="front")
     assert answer.status_code == 200
     shown = answer.json()
     assert (shown["state"], shown["priority"], shown["position"]) == ("running", 0, None)
-    assert shown["attempt"] == before["attempt"]
+    record = await worker.sees(job_id, lambda job: job.priority == 0)
+    assert (record.position, record.attempt) == (before.position, before.attempt)
     await worker.complete(held)
     over = await patch(gateway, job_id, priority="batch")
     assert (over.status_code, over.json()["code"]) == (409, "job_finished")

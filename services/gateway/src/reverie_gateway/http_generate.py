@@ -71,14 +71,26 @@ async def _disconnected(request: HttpRequest) -> None:
 
 
 def _without_picture(job: Job, request_id: str) -> Response[Any]:
-    """A failed job is a 500 with the job's own code; one that somebody cancelled is a 409."""
+    """A failed job answers with its own code, and is a 500 unless the request itself was the reason."""
     reason = job.error or JobError(ErrorCode.INTERNAL, "the job failed")
     known = reason.code in ErrorCode.__members__.values()
     error = ReverieError(
         ErrorCode(reason.code) if known else ErrorCode.INTERNAL, reason.message, job_id=job.id
     )
-    failed = job.state is JobState.FAILED
-    return problem(error, request_id, status=HTTPStatus.INTERNAL_SERVER_ERROR if failed else None)
+    ours = job.state is JobState.FAILED and error.code not in _REQUEST_WAS_WRONG
+    return problem(error, request_id, status=HTTPStatus.INTERNAL_SERVER_ERROR if ours else None)
+
+
+#: What only the worker can find out about a request: its model's sizes, its scheduler's steps.
+_REQUEST_WAS_WRONG = frozenset(
+    {
+        ErrorCode.INVALID_FIELD,
+        ErrorCode.MODE_NOT_FOUND,
+        ErrorCode.STYLE_NOT_FOUND,
+        ErrorCode.SUPERRES_DISABLED,
+        ErrorCode.DEADLINE_EXCEEDED,
+    }
+)
 
 
 async def _picture(job: Job, objects: Objects) -> Response[Any]:
