@@ -43,6 +43,12 @@ def test_only_safetensors_and_text_are_shipped():
     assert kinds <= {".safetensors", ".json", ".txt", ".md", ""}
 
 
+def test_no_configuration_names_the_place_where_it_was_trained():
+    configs = [json.loads(path.read_text()) for path in BUILTIN.rglob("*config.json")]
+    assert configs
+    assert not any(config.get("_name_or_path") for config in configs)
+
+
 def test_diffusers_loads_the_folder_as_a_plain_pipeline(pipeline, defaults):
     assert type(pipeline) is StableDiffusionPipeline
     assert pipeline.safety_checker is None

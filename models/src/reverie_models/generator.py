@@ -349,6 +349,7 @@ def export_pipeline(work: Path) -> None:
     folder = work / "text-to-image"
     pipeline = assemble(autoencoder, text, course.tokenizer, unet)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    _forget_origin(folder / "vae" / "config.json")
     defaults = {
         "mode": "builtin",
         "native_size": [NATIVE_SIZE, NATIVE_SIZE],
@@ -358,6 +359,13 @@ def export_pipeline(work: Path) -> None:
         "super_resolution": "../super-resolution",
     }
     (folder / "reverie.json").write_text(json.dumps(defaults, indent=2) + "\n")
+
+
+def _forget_origin(path: Path) -> None:
+    """Takes the training folder's place out of a saved configuration."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load(folder: Path) -> StableDiffusionPipeline:
