@@ -11,8 +11,11 @@ import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
 from reverie_gateway import entrance
+from reverie_gateway.outbox import Outbox
 from reverie_gateway.settings import AuthSettings
+from reverie_gateway.socket import read_frames
 from reverie_gateway.tokens import issue
+from reverie_protocol.errors import CLOSE_UNAUTHENTICATED
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -117,6 +120,19 @@ async def test_a_later_token_of_the_same_owner_prolongs_it_and_no_other_does(gat
         ) as short:
             assert await closed(short) == 4401
         await client.settle()
+
+
+async def test_what_a_client_says_on_a_socket_that_is_to_be_closed_counts_no_more():
+    outbox = Outbox()
+    frames = [{"type": "websocket.receive", "text": text} for text in ("before", "after")]
+
+    class Sending:
+        async def receive(self):
+            if len(frames) == 1:
+                outbox.close(CLOSE_UNAUTHENTICATED)
+            return frames.pop(0) if frames else {"type": "websocket.disconnect"}
+
+    assert [frame async for frame in read_frames(Sending(), outbox)] == ["before"]
 
 
 async def test_the_event_stream_ends_with_its_token(gateway):

@@ -49,7 +49,7 @@ async def converse(
     await socket.accept()
     outbox = Outbox()
     entrance = Entrance(outbox, gatekeeper)
-    frames = _frames(socket, outbox)
+    frames = read_frames(socket, outbox)
 
     async def attend() -> None:
         identity = await _enter(known_identity(socket), entrance, frames)
@@ -81,7 +81,7 @@ async def converse(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _frames(socket: Socket, outbox: Outbox) -> AsyncIterator[str | bytes]:
+async def read_frames(socket: Socket, outbox: Outbox) -> AsyncIterator[str | bytes]:
     """What the client sends until it leaves; nothing counts any more once the socket is to be closed."""
     while (message := await socket.receive())["type"] == "websocket.receive":
         text = message.get("text")
