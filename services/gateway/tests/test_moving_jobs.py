@@ -109,9 +109,7 @@ async def test_a_job_stands_beside_another_of_its_lane_only(gateway, worker, thr
         assert (await patch(gateway, three[0], **place)).status_code == 422
 
 
-async def test_a_running_job_takes_the_lane_and_no_place_and_keeps_it_when_it_is_queued_again(
-    gateway, worker
-):
+async def test_a_running_job_takes_the_lane_and_no_place(gateway, worker):
     job_id = await submit(gateway)
     held = await worker.claim(job_id)
     before = await worker.sees(job_id, lambda job: job.state == "running")
