@@ -135,6 +135,13 @@ def test_a_revision_that_is_missing_from_the_history_is_reported() -> None:
     assert Promise.LEGAL_MOVES in broken(seen)
 
 
+def test_a_record_that_was_written_more_often_than_its_history_tells_is_reported() -> None:
+    seen = evidence(QUEUED, RUNNING, COMPLETED)
+    last = seen.history["a"][2]
+    seen.history["a"][2] = replace(last, job=replace(last.job, job_seq=4))
+    assert broken(seen) == {Promise.LEGAL_MOVES}
+
+
 def test_the_report_shows_the_history_of_the_job() -> None:
     violation = judge(evidence(QUEUED, RUNNING))[0]
     assert violation.job_id == "a"
