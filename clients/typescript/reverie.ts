@@ -387,12 +387,12 @@ export interface Authenticated {
   expiresAt?: number | null;
 }
 
-/** Connection: answer to `hello`; `seq` and `epoch` are the cursor to resume from. */
+/** Connection: answer to `hello`, after what a `cursor` asked for; `seq` and `epoch` are a cursor. */
 export interface HelloOk {
   type: "hello:ok";
   id?: string | number | null;
   previews: boolean;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
   /** identity of the event log; a cursor of another epoch cannot be resumed; at most 100 characters */
   epoch?: string;
@@ -408,9 +408,9 @@ export interface Resumed {
   type: "resumed";
   id?: string | number | null;
   recovered: boolean;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   from: number;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
   /** identity of the event log; a cursor of another epoch cannot be resumed; at most 100 characters */
   epoch?: string;
@@ -426,7 +426,7 @@ export interface JobAck {
   jobId: string;
   state: JobState;
   priority: Lane;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
   /** default false */
   existing?: boolean;
@@ -451,7 +451,7 @@ export interface JobStateChanged {
   /** default false */
   cancelling?: boolean;
   worker?: string | null;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
   /** position among the events of this job; 0.. */
   jobSeq: number;
@@ -480,7 +480,7 @@ export interface JobProgress {
   /** seconds; 0.. */
   etaSeconds?: number | null;
   node?: string;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
 }
 
@@ -531,7 +531,7 @@ export interface JobComplete {
   jobId: string;
   outputs: readonly Output[];
   meta: JobMeta | null;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
   /** position among the events of this job; 0.. */
   jobSeq: number;
@@ -559,7 +559,7 @@ export interface JobFailed {
   /** default false */
   partial?: boolean;
   error?: JobError | null;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
   /** position among the events of this job; 0.. */
   jobSeq: number;
@@ -853,7 +853,7 @@ export interface JobView {
   meta: JobMeta | null;
   params: GenerateParams | SuperResolutionParams | ComfyParams;
   timestamps: JobTimestamps;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
 }
 
@@ -862,7 +862,7 @@ export interface JobAccepted {
   jobId: string;
   state: JobState;
   priority: Lane;
-  /** position in the event log of all jobs; also the cursor to resume from; 0.. */
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
   /** default false */
   existing: boolean;
