@@ -174,6 +174,11 @@ def test_a_cancel_that_came_too_late_and_said_so_breaks_nothing() -> None:
     assert judge(evidence(QUEUED, RUNNING, COMPLETED, cancelled=[acknowledged])) == []
 
 
+def test_a_cancelled_job_without_a_record_is_lost() -> None:
+    seen = evidence(cancelled=[CancelAcknowledged("a", JobState.CANCELLED, 0.0)])
+    assert Promise.NO_JOB_LOST in broken(seen)
+
+
 def test_a_key_that_made_two_jobs_is_reported() -> None:
     seen = evidence(QUEUED, CANCELLED)
     seen.history["b"] = [replace(each, seq=each.seq + 2) for each in revisions(QUEUED, CANCELLED)]
