@@ -81,3 +81,13 @@ def test_a_model_name_with_separators_is_quoted() -> None:
 
     text = generation_parameters("x", None, replace(META, model='a, "b": c'), version="1")
     assert 'Model: "a, \\"b\\": c"' in text
+
+
+@pytest.mark.parametrize("letter", ["я", "😀"])
+def test_the_longest_prompts_never_cost_a_jpeg_its_picture(letter: str) -> None:
+    text = generation_parameters(letter * 10_000, letter * 10_000, META, version="0.1.0")
+    encoded = encode_picture(noise(), picture_format="jpeg", quality=90, parameters=text)
+    exif = Image.open(io.BytesIO(encoded.content)).getexif().get_ifd(0x8769)[0x9286]
+    comment = exif.removeprefix(b"UNICODE\x00").decode("utf-16-be")
+    assert comment.startswith(letter * 1000)
+    assert comment.endswith("Version: Reverie 0.1.0")

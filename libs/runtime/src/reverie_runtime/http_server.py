@@ -47,6 +47,8 @@ def listen(host: str, port: int, *, setting: str) -> socket.socket:
             raise StartError(f"port {port} on {host} is taken: choose another {setting}") from None
         reason = error.strerror or str(error)
         raise StartError(f"cannot listen on {host}:{port} ({setting}): {reason}") from None
+    # asyncio would set it, but not on a socket that it did not make: small answers waited 40 ms for the peer's ack.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted inherits it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_MS)
     return listener

@@ -14,6 +14,8 @@ from reverie_protocol.jobs import JobMeta
 PNG_COMPRESSION = 1
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _UNICODE = b"UNICODE\x00"
+#: A JPEG segment holds 65,533 bytes; the rest is room for the EXIF structure around the comment.
+_MAX_COMMENT_BYTES = 64_000
 
 
 class EncodedPicture(msgspec.Struct, frozen=True):
@@ -68,8 +70,18 @@ def generation_parameters(
 
 def _user_comment(text: str) -> Image.Exif:
     exif = Image.Exif()
-    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _UNICODE + text.encode("utf-16-be", "replace")
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _UNICODE + _fitting(text).encode("utf-16-be", "replace")
     return exif
+
+
+def _fitting(text: str) -> str:
+    """The text, with its prompts cut short where a JPEG segment cannot hold it; the line of settings stays."""
+    if len(text.encode("utf-16-be", "replace")) <= _MAX_COMMENT_BYTES:
+        return text
+    prompts, _, settings = text.rpartition("\n")
+    room = _MAX_COMMENT_BYTES - len(f"…\n{settings}".encode("utf-16-be", "replace"))
+    cut = prompts.encode("utf-16-be", "replace")[: max(0, room)].decode("utf-16-be", "ignore")
+    return f"{cut}…\n{settings}"
 
 
 def _quoted(value: str) -> str:
