@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import sys
 
-from reverie_launcher.services import SERVICES, Service, environment_of, prepare, reachable
+import msgspec
+import pytest
+
+from reverie_launcher.services import SERVICES, SHARED_SECTIONS, Service, environment_of, prepare, reachable
 
 GATEWAY, INFERENCE = SERVICES
 USER = {
@@ -62,3 +66,10 @@ def test_a_later_service_is_one_line() -> None:
 
 def test_a_server_that_listens_everywhere_is_reached_on_loopback() -> None:
     assert (reachable("0.0.0.0"), reachable("::"), reachable("10.0.0.7")) == ("127.0.0.1", "::1", "10.0.0.7")
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_the_table_names_exactly_the_sections_that_a_service_has(service: Service) -> None:
+    settings = importlib.import_module(f"{service.module}.settings").Settings
+    sections = {field.encode_name for field in msgspec.structs.fields(settings)}
+    assert sections == {*SHARED_SECTIONS, *service.sections}

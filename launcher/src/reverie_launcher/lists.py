@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -118,6 +119,10 @@ async def cancel(address: Address, job_ids: Sequence[str], *, as_json: bool) -> 
 
 async def complete_id(http: HttpClient, beginning: str) -> str:
     """The id of the one recent job that begins so; what was given if none does, Failure if several do."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", beginning):
+        raise Failure(
+            ExitCode.USAGE, f"{beginning!r} is no job id.", advice="`reverie jobs` lists the ids there are."
+        )
     if len(beginning) >= ID_CHARS:
         return beginning
     page = await http.jobs(state=None, limit=MAX_LISTED)
@@ -136,10 +141,12 @@ def _cancelled(state: JobState) -> str:
 
 
 async def status(address: Address, *, as_json: bool) -> bool:
-    """How the platform is; whether it is ready."""
+    """How the platform is; whether it is ready, which takes a worker too."""
     async with HttpClient(address) as http:
         ready, answer = await http.ready()
         system = await http.status()
+    if ready and not system.workers:
+        ready, answer = False, {"reasons": {"workers": "none is running"}}
     if as_json:
         print_json({"url": address.url, "ready": ready, "readiness": answer, "system": system})
         return ready

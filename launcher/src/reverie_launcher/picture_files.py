@@ -47,20 +47,33 @@ def save(picture: bytes, target: Path | None, default_name: str) -> Path:
     Where that name is taken -1, -2 and so on is added.
     """
     path = Path(default_name) if target is None else target / default_name if target.is_dir() else target
+    if path.exists() and not path.is_file():
+        _write(path, "wb", picture)  # a device or a pipe is written to, not written beside
+        return path
     for candidate in _candidates(path):
         try:
-            with candidate.open("xb") as file:
-                file.write(picture)
+            _write(candidate, "xb", picture)
         except FileExistsError:
             continue
-        except OSError as error:
-            raise Failure(
-                ExitCode.FAILED,
-                f"{candidate} cannot be written: {error.strerror}.",
-                advice="The picture is still on the server.",
-            ) from None
         return candidate
     raise AssertionError("candidates never end")
+
+
+def _write(path: Path, mode: str, picture: bytes) -> None:
+    """All of the picture, or no file: FileExistsError where mode `xb` finds one, Failure for anything else."""
+    try:
+        with path.open(mode) as file:
+            file.write(picture)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if path.is_file():
+            path.unlink()
+        raise Failure(
+            ExitCode.FAILED,
+            f"{path} cannot be written: {error.strerror}.",
+            advice="The picture is still on the server.",
+        ) from None
 
 
 def _candidates(path: Path) -> Iterator[Path]:

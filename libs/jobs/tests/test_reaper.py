@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from reverie_jobs.mirror import JobMirror, follow
-from reverie_jobs.reaper import LEASE_S, Reaper, requeue_former_self
+from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
+from reverie_jobs.reaper import LEASE_S, Reaper, requeue_former_self, withdraw_former_self
 from reverie_jobs.store import JOBS, JobStore
 from reverie_jobs.transitions import claim
 from reverie_protocol.errors import ErrorCode
-from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType
-from reverie_protocol.subjects import worker_ping
+from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Worker, WorkerState
+from reverie_protocol.subjects import worker_key, worker_ping
 from reverie_runtime.bus.memory import MemoryBus, MemoryServer
 from reverie_runtime.bus.port import Message
 from reverie_testing.clock import VirtualClock
@@ -139,6 +140,22 @@ async def test_at_boot_a_worker_gives_back_what_its_former_self_left_running(sce
     await requeue_former_self(scene.bus, scene.store, scene.jobs, name="w", now=scene.clock.time())
     assert (await scene.state("mine")).state is JobState.QUEUED
     assert (await scene.state("other")).state is JobState.RUNNING
+
+
+async def test_at_boot_a_worker_takes_back_the_record_of_its_former_self_and_no_other(scene: Scene) -> None:
+    bucket = await scene.bus.bucket(WORKERS)
+    records = [
+        Worker(name=name, incarnation=incarnation, service="inference", state=WorkerState.READY)
+        for name, incarnation in (("w", "old"), ("w", "twin"), ("w", "new"), ("x", "old"))
+    ]
+    for record in records:
+        await bucket.put(worker_key(record.name, record.incarnation), msgspec.json.encode(record))
+    await alive(scene, "w.twin")
+    workers = WorkerMirror()
+    async with follow(workers, bucket):
+        await withdraw_former_self(scene.bus, bucket, workers, name="w", now_running="w.new")
+        await scene.clock.settle()
+        assert {f"{worker.name}.{worker.incarnation}" for worker in workers} == {"w.twin", "w.new", "x.old"}
 
 
 async def test_at_boot_a_worker_leaves_a_living_namesake_its_jobs(scene: Scene) -> None:

@@ -43,7 +43,7 @@ async def test_the_end_of_a_job_makes_its_unsent_progress_and_preview_untrue(ses
     assert await sent(session) == ["running", "10 %", "complete"]
 
 
-async def test_events_of_a_job_that_is_being_submitted_wait_for_its_ack(session) -> None:
+async def test_events_wait_for_the_ack_of_a_submit_and_keep_their_order(session) -> None:
     session.hold("a")
     session.deliver(event(Delivery.STATE, "queued"))
     session.deliver(event(Delivery.STATE, "other", job_id="b"))
@@ -51,7 +51,7 @@ async def test_events_of_a_job_that_is_being_submitted_wait_for_its_ack(session)
     session.outbox.put("ack")
     session.release("a")
     session.release("a")
-    assert await sent(session) == ["other", "ack", "queued", "complete"]
+    assert await sent(session) == ["ack", "queued", "other", "complete"]
 
 
 async def test_requests_are_handed_on_and_the_rest_is_answered(session) -> None:

@@ -14,13 +14,14 @@ from functools import partial
 import msgspec
 import structlog
 
-from reverie_jobs.mirror import JobMirror
+from reverie_jobs.mirror import JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore
 from reverie_jobs.transitions import Claim, Refused, Superseded, expire, overdue, requeue
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import Job
-from reverie_protocol.subjects import worker_ping
+from reverie_protocol.subjects import worker_key, worker_ping
 from reverie_runtime.bus.port import (
+    Bucket,
     Bus,
     BusError,
     BusUnavailable,
@@ -183,6 +184,25 @@ class Reaper:
             return
         else:
             self._suspicion.answered(worker, now=self._clock.monotonic())
+
+
+async def withdraw_former_self(
+    bus: Bus, bucket: Bucket, workers: WorkerMirror, *, name: str, now_running: str
+) -> None:
+    """At boot: take back the heartbeat records that earlier processes of this worker's name left behind.
+
+    Until they expire (30 s) the dead would count as able to do what the living cannot.
+    """
+    for worker in tuple(workers):
+        key = worker_key(worker.name, worker.incarnation)
+        if worker.name != name or key == now_running:
+            continue
+        try:
+            await bus.request(worker_ping(key), b"", timeout=PING_TIMEOUT_S)
+        except NoResponders:
+            await bucket.delete(key)
+        except (RequestTimeout, BusUnavailable):
+            continue
 
 
 async def requeue_former_self(bus: Bus, store: JobStore, jobs: JobMirror, *, name: str, now: float) -> int:

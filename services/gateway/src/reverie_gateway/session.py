@@ -47,7 +47,8 @@ class Session:
         self.resuming = False
         self._told: dict[str, int] = {}
         self._watched: set[str] = set()
-        self._held: dict[str, list[Event]] = {}
+        self._unacknowledged: set[str] = set()
+        self._held: list[Event] = []
         self._early: list[Event] | None = None
 
     def receive(self, frame: str | bytes) -> Request | None:
@@ -104,26 +105,32 @@ class Session:
             self.deliver(event)
 
     def hold(self, job_id: str) -> None:
-        """Keep back this job's events until `release`: its `job:ack` has to go first."""
-        self._held.setdefault(job_id, [])
+        """Keep events back until `release`: this job's `job:ack` has to go first.
+
+        All events, not only this job's: they go out in the order of their revisions, or a cursor would skip some.
+        """
+        self._unacknowledged.add(job_id)
 
     def release(self, job_id: str) -> None:
-        """Send what was kept back; idempotent."""
-        for event in self._held.pop(job_id, ()):
+        """Send what was kept back, unless another submit is still on its way; idempotent."""
+        self._unacknowledged.discard(job_id)
+        if self._unacknowledged:
+            return
+        held, self._held = self._held, []
+        for event in held:
             self.deliver(event)
 
     def forget_held(self, job_id: str) -> None:
-        """Drop what was kept back: the caller tells the job's current state instead."""
-        self._held.pop(job_id, None)
+        """Drop what was kept back of a job: the caller tells its story instead."""
+        self._held = [event for event in self._held if event.job_id != job_id]
 
     def deliver(self, event: Event) -> None:
         """One event of one of the owner's jobs."""
         if self._early is not None:
             self._early.append(event)
             return
-        held = self._held.get(event.job_id)
-        if held is not None:
-            held.append(event)
+        if self._unacknowledged:
+            self._held.append(event)
             return
         if event.delivery is Delivery.PROGRESS:
             self.outbox.put_latest(event.job_id, event.frame)
@@ -136,7 +143,7 @@ class Session:
 
     def deliver_preview(self, job_id: str, frame: bytes) -> None:
         """One preview frame, if this socket asked for it."""
-        if self.wants_previews(job_id) and job_id not in self._held:
+        if self.wants_previews(job_id) and job_id not in self._unacknowledged:
             self.outbox.put_preview(job_id, frame)
 
     def deliver_status(self, frame: str) -> None:

@@ -21,7 +21,7 @@ from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.worker import InferenceWorker
 from reverie_jobs.controls import CONTROLS, ControlMirror
 from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
-from reverie_jobs.reaper import requeue_former_self
+from reverie_jobs.reaper import requeue_former_self, withdraw_former_self
 from reverie_jobs.store import JOBS, JobStore
 from reverie_protocol.jobs import WorkerState
 from reverie_protocol.subjects import JOB_WATCH, worker_ctl, worker_ping
@@ -100,6 +100,9 @@ async def serve(
         heartbeat = Heartbeat(workers_bucket, standing.key, standing.record, clock=clock)
         worker.on_change = heartbeat.hurry
         await stack.enter_async_context(heartbeat.run())
+        await withdraw_former_self(
+            bus, workers_bucket, workers, name=standing.outline.name, now_running=standing.key
+        )
         await requeue_former_self(bus, store, jobs, name=standing.record().name, now=clock.time())
 
         engine.start()
