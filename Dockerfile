@@ -1,7 +1,7 @@
 # One image per service: `docker build --target gateway .` or `--target inference .`
 #
-# TORCH_INDEX decides what PyTorch computes on: the default is the CPU (200 MB); for NVIDIA GPUs give
-# https://download.pytorch.org/whl/cu130 (compose.gpu.yaml does).
+# TORCH_INDEX is where PyTorch comes from beside PyPI. Without it that is PyPI's own build, for NVIDIA GPUs on
+# x86-64 Linux; PyTorch's site names its index of builds for the CPU alone, which make a far smaller image.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -19,9 +19,9 @@ COPY services/gateway services/gateway
 RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/gateway
 
 FROM build AS build-inference
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 # PyTorch first: it is the largest layer, and changes least.
-RUN pip install -c constraints.txt --extra-index-url ${TORCH_INDEX} torch
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
 COPY libs libs
 COPY services/inference services/inference
 RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/inference
