@@ -35,7 +35,7 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         Meta(description="precision; auto is fp16 on an accelerator, fp32 on a CPU"),
     ] = "auto"
     threads: Annotated[
-        int, Meta(ge=0, le=1024, description="CPU threads for the model; 0 is one per core")
+        int, Meta(ge=0, le=1024, description="CPU threads for the model; 0 is one per core, less one")
     ] = 0
     slots: Annotated[int, Meta(ge=1, le=64, description="jobs in the engine at once")] = 1
     metadata: Annotated[bool, Meta(description="write prompt and parameters into the pictures")] = True

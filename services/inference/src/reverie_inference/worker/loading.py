@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -24,8 +25,7 @@ _GB = 1024**3
 def load_engine(settings: InferenceSettings) -> tuple[StepEngine, Capabilities]:
     """Load the model and its super-resolution; the errors of `load_pipeline`."""
     quiet_libraries()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or spare_cores())
     model = load_pipeline(
         settings.model,
         device=settings.device,
@@ -39,6 +39,12 @@ def load_engine(settings: InferenceSettings) -> tuple[StepEngine, Capabilities]:
     upscalers = _load_upscalers(settings, model)
     engine = StepEngine(model, upscalers=upscalers, capacity=settings.slots)
     return engine, capabilities_of(engine)
+
+
+def spare_cores() -> int:
+    """All cores but one, which stays free for the event loop, NATS and the gateway beside the model."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 def quiet_libraries() -> None:
