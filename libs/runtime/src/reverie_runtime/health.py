@@ -50,8 +50,9 @@ class Health:
 
     async def failures(self) -> dict[str, str]:
         """Reasons for not being ready, by check; all checks run at once, none longer than CHECK_TIMEOUT_S."""
-        reasons = await asyncio.gather(*(self._run(name, check) for name, check in self._checks.items()))
-        failed = {name: reason for name, reason in zip(self._checks, reasons, strict=True) if reason}
+        checks = dict(self._checks)  # a service that starts adds to them while they run
+        reasons = await asyncio.gather(*(self._run(name, check) for name, check in checks.items()))
+        failed = {name: reason for name, reason in zip(checks, reasons, strict=True) if reason}
         return {"service": self.hold} | failed if self.hold else failed
 
     async def _run(self, name: str, check: Check) -> str | None:
