@@ -109,10 +109,25 @@ def test_an_unknown_scheduler_is_refused_naming_those_there_are() -> None:
     assert "DDIM, Euler" in error.message
 
 
-def test_an_unknown_style_is_refused_unless_its_level_is_off() -> None:
-    wanted = GenerateParams(prompt="p", style_lora=StyleLora(style="oil", level=1))
+@pytest.mark.parametrize("level", [0, 1])
+def test_an_unknown_style_is_refused_at_every_level(level: int) -> None:
+    wanted = GenerateParams(prompt="p", style_lora=StyleLora(style="oil", level=level))
     assert refusal(wanted, [WORKER]).code is ErrorCode.STYLE_NOT_FOUND
-    require_servable(job(params=replace(wanted, style_lora=StyleLora(style="oil"))), [WORKER])
+
+
+def test_an_empty_style_at_level_0_is_none() -> None:
+    require_servable(job(params=GenerateParams(prompt="p", style_lora=StyleLora(style=""))), [WORKER])
+
+
+def test_super_resolution_beyond_what_is_made_is_refused_also_for_the_default_size() -> None:
+    mode = replace(WORKER.modes["builtin"], default_size="2048x1024")
+    worker = replace(WORKER, mode="builtin", modes={"builtin": mode})
+    wanted = GenerateParams(prompt="p", superres=True, superres_magnitude=3)
+    error = refusal(wanted, [worker])
+    assert error.code is ErrorCode.INVALID_FIELD
+    assert error.fields[0].loc == ("superres_magnitude",)
+    assert "16384x8192" in error.message
+    require_servable(job(params=replace(wanted, superres_magnitude=2)), [worker])
 
 
 def test_super_resolution_is_refused_before_any_work_where_it_is_disabled() -> None:

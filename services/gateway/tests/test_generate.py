@@ -108,6 +108,7 @@ async def test_an_unknown_scheduler_is_a_422_that_names_those_there_are(gateway,
     [
         ({"mode": "grand"}, "mode_not_found"),
         ({"style_lora": {"style": "oil", "level": 1}}, "style_not_found"),
+        ({"style_lora": {"style": "oil", "level": 0}}, "style_not_found"),
     ],
 )
 async def test_an_unknown_mode_or_style_is_a_404_that_names_those_there_are(
@@ -118,9 +119,27 @@ async def test_an_unknown_mode_or_style_is_a_404_that_names_those_there_are(
     assert {"mode_not_found": "tiny", "style_not_found": "ink"}[code] in answer.json()["detail"]
 
 
-async def test_a_style_at_level_0_is_off_and_need_not_exist(gateway, worker, prompt):
-    body = {"prompt": prompt, "style_lora": {"style": "oil", "level": 0}}
-    assert (await ask(gateway, worker, body)).status_code == 200
+async def test_a_style_at_level_0_is_off(gateway, worker, prompt):
+    for style in ("ink", "", None):
+        body = {"prompt": prompt, "style_lora": {"style": style, "level": 0}}
+        assert (await ask(gateway, worker, body)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/jobs"])
+async def test_super_resolution_beyond_what_is_made_is_refused_before_there_is_a_job(
+    gateway, worker, prompt, path
+):
+    body = {"prompt": prompt, "size": "4096x64", "superres": True, "superres_magnitude": 2}
+    body |= {"jobType": "generate"} if path == "/v1/jobs" else {}
+    answer = await gateway.http.post(path, json=body)
+    [field] = answer.json()["detail"]
+    assert (answer.status_code, field["loc"]) == (422, ["body", "superres_magnitude"])
+    assert "8192" in field["msg"]
+    async with gateway.socket() as client:
+        await client.send({"type": "job:submit", "id": 1, **body, "jobType": "generate"})
+        [field] = (await client.until("error", id=1))["fields"]
+        assert field["loc"] == ["superres_magnitude"]
+    assert not worker.mirror.queued
 
 
 async def test_a_failed_job_is_a_500_with_the_jobs_own_code(gateway, worker, prompt):
@@ -220,8 +239,8 @@ async def test_an_output_that_is_gone_is_an_error_and_not_an_empty_picture(gatew
 
 async def test_a_full_queue_is_a_429_that_says_when_to_try_again(stage, worker, prompt):
     small = await stage.gateway(max_queued=1)
-    first = await small.http.post("/v1/jobs", json={"jobType": "generate", "prompt": prompt})
-    await worker.sees(first.json()["jobId"])
+    async with small.socket() as client:  # its own mirror has to show the first one
+        await client.until("job:state", jobId=await client.submit())
     for path in ("/generate", "/v1/jobs"):
         answer = await small.http.post(path, json={"jobType": "generate", "prompt": prompt})
         assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-FAR = 4_000_000_000.0
+FAR = time.time() + 30 * 86_400
 
 
 async def submit(gateway, **fields):
@@ -177,6 +177,15 @@ async def test_a_limit_that_no_job_could_keep_is_refused_and_a_repetition_never_
         await client.send({"type": "job:submit", "id": 1, **body, limit: 5})
         [field] = (await client.until("error"))["fields"]
         assert field["loc"] == [limit]
+
+
+@pytest.mark.parametrize("limit", ["notBefore", "startBy", "finishBy"])
+@pytest.mark.parametrize("at", [1e300, 253402300799.0, 4_000_000_000_000])
+async def test_a_limit_that_is_no_time_of_this_age_is_refused(gateway, worker, limit, at):
+    answer = await gateway.http.post("/v1/jobs", json={"jobType": "generate", "prompt": "x", limit: at})
+    [field] = answer.json()["detail"]
+    assert (answer.status_code, field["loc"]) == (422, ["body", limit])
+    assert "year" in field["msg"]
 
 
 async def test_a_job_that_does_not_start_in_time_fails_with_deadline_exceeded(gateway, worker):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from reverie_jobs.claiming import can_serve
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import GenerateParams, Job, Worker, WorkerState
+from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged, parse_size
 
 
 def require_servable(job: Job, workers: Iterable[Worker]) -> None:
@@ -40,8 +41,10 @@ def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
         )
     if params.superres and not any(worker.superres for worker in workers):
         raise ReverieError(ErrorCode.SUPERRES_DISABLED, "super-resolution is disabled here")
+    if params.size is None:
+        _require_default_size(params, workers)
     style = params.style_lora.style
-    if style is not None and params.style_lora.level > 0:
+    if style is not None and (style or params.style_lora.level > 0):  # an empty name at level 0 is none
         styles = {style for info in modes.values() for style in info.styles}
         if style not in styles:
             raise ReverieError(
@@ -56,6 +59,30 @@ def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
             f"scheduler: {allowed}",
             fields=[FieldError(("scheduler",), allowed, "choice")],
         )
+
+
+def require_result_size(params: GenerateParams, size: str) -> None:
+    """Raise `invalid_field` where super-resolution of a picture of `size` would exceed what is made."""
+    passes = params.superres_magnitude if params.superres else 0
+    width, height = enlarged(parse_size(size), passes)
+    if max(width, height) > MAX_RESULT_SIDE_PX:
+        message = (
+            f"makes a picture of {width}x{height} pixels from {size}; "
+            f"at most {MAX_RESULT_SIDE_PX} a side are made"
+        )
+        fields = [FieldError(("superres_magnitude",), message, "out_of_range")]
+        raise ReverieError(ErrorCode.INVALID_FIELD, f"superres_magnitude: {message}", fields=fields)
+
+
+def _require_default_size(params: GenerateParams, workers: list[Worker]) -> None:
+    """Refuse the default size where every worker has the same one."""
+    sizes = {
+        worker.modes[mode].default_size
+        for worker in workers
+        if (mode := params.mode or worker.mode) is not None and mode in worker.modes
+    }
+    if len(sizes) == 1:  # otherwise it depends on who claims it
+        require_result_size(params, sizes.pop())
 
 
 def _listed(names: Iterable[str]) -> str:

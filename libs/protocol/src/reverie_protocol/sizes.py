@@ -8,6 +8,8 @@ from typing import Annotated
 from msgspec import Meta
 
 MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 4096, 8
+#: Largest side of a result, passes of super-resolution included, and what each pass multiplies a side by.
+MAX_RESULT_SIDE_PX, SUPERRES_SCALE = 8192, 2
 SIZE_PATTERN = r"^[0-9]+x[0-9]+$"
 
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
@@ -30,6 +32,12 @@ def parse_size(text: str) -> tuple[int, int]:
                 f"each side must be a multiple of {SIDE_MULTIPLE_PX} pixels; the {name} is {side}"
             )
     return width, height
+
+
+def enlarged(size: tuple[int, int], passes: int) -> tuple[int, int]:
+    """Width and height after passes of super-resolution."""
+    factor = SUPERRES_SCALE**passes
+    return size[0] * factor, size[1] * factor
 
 
 Size = Annotated[

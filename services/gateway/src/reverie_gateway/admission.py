@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from math import inf
 
 import msgspec
 
-from reverie_jobs.admission import require_servable
+from reverie_jobs.admission import require_result_size, require_servable
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import Job, JobType, Worker
+from reverie_protocol.jobs import GenerateParams, Job, JobType, Worker
 
 #: Largest parameters of one job, in bytes of JSON; a record must fit a NATS message with room to spare.
 MAX_PARAMS_BYTES = 256 * 1024
 QUEUE_FULL_RETRY_S = 5.0
 #: Job types that the platform itself always serves sooner or later, also before its first worker has started.
 INTRINSIC_TYPES = frozenset({JobType.GENERATE})
+
+#: Furthest that a time limit may lie ahead, in seconds: what is further is a mistake, such as milliseconds.
+MAX_AHEAD_S = 366 * 86_400.0
 
 _encoder = msgspec.json.Encoder()
 
@@ -37,20 +41,33 @@ def require_storable(job: Job) -> None:
         )
 
 
+def require_makeable(job: Job) -> None:
+    """Raise `invalid_field` where the picture that is asked for is larger than any that is made."""
+    if isinstance(job.params, GenerateParams) and job.params.size is not None:
+        require_result_size(job.params, job.params.size)
+
+
 def require_timely(job: Job, *, now: float) -> None:
-    """Raise `invalid_field` where a job could only miss its time limits."""
-    limits = [
-        (name, at) for name, at in (("startBy", job.start_by), ("finishBy", job.finish_by)) if at is not None
-    ]
+    """Raise `invalid_field` where a job could only miss its time limits, or they are no times of this age."""
     earliest = max(now, job.not_before or now)
-    late = [FieldError((name,), _too_early(now, at), "out_of_range") for name, at in limits if at < earliest]
-    if late:
-        names = ", ".join(str(field.loc[0]) for field in late)
-        raise ReverieError(ErrorCode.INVALID_FIELD, f"{names}: no job could keep to that", fields=late)
+    limits = (("notBefore", job.not_before, -inf), ("startBy", job.start_by, earliest))
+    wrong = [
+        FieldError((name,), msg, "out_of_range")
+        for name, at, least in (*limits, ("finishBy", job.finish_by, earliest))
+        if at is not None and (msg := _untimely(at, now=now, least=least)) is not None
+    ]
+    if wrong:
+        names = ", ".join(str(field.loc[0]) for field in wrong)
+        raise ReverieError(ErrorCode.INVALID_FIELD, f"{names}: no job could keep to that", fields=wrong)
 
 
-def _too_early(now: float, at: float) -> str:
-    return "lies in the past" if at < now else "lies before notBefore"
+def _untimely(at: float, *, now: float, least: float) -> str | None:
+    """What is wrong with a limit at `at` that must not lie before `least`; None if nothing is."""
+    if at > now + MAX_AHEAD_S:
+        return "lies more than a year ahead; times are seconds since the epoch"
+    if at < least:
+        return "lies in the past" if at < now else "lies before notBefore"
+    return None
 
 
 def require_known(job: Job, workers: Iterable[Worker], *, seen_types: Collection[JobType]) -> None:

@@ -11,7 +11,13 @@ from functools import partial
 import msgspec
 import structlog
 
-from reverie_gateway.admission import require_known, require_room, require_storable, require_timely
+from reverie_gateway.admission import (
+    require_known,
+    require_makeable,
+    require_room,
+    require_storable,
+    require_timely,
+)
 from reverie_gateway.disowned import Disowned
 from reverie_gateway.identity import Action, Identity, may
 from reverie_gateway.moves import Move, moved
@@ -82,6 +88,7 @@ class Jobs:
     def _require_takeable(self, job: Job, *, must_run_now: bool = False) -> None:
         """Raise the ReverieError that says why a new job is not taken; the repetition of an old one always is."""
         require_storable(job)
+        require_makeable(job)
         if self._mirror.get(job.id) is not None:
             return
         require_timely(job, now=job.created_at)
