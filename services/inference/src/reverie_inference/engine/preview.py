@@ -44,7 +44,7 @@ SDXL_COLOURS = LatentColours(
 )
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def make_preview(model: LoadedModel, sampling: Sampling) -> Preview:
     """What the picture looks like now: at the autoencoder's size where decoding is cheap, else at the latents'."""
     latents = sampling.estimate()

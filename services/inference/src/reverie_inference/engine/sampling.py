@@ -37,7 +37,7 @@ class Sampling:
         self._index = 0
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def begin(self) -> None:
         """Encode the prompt and draw the first latents.  ValueError if the scheduler refuses the steps."""
         model, scheduler = self._model, self._scheduler
@@ -62,7 +62,7 @@ class Sampling:
         """
         return ceil(self._index * self._request.steps / len(self._timesteps)) if self._index else 0
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def advance(self) -> None:
         """Take one denoising step: one evaluation of the network, one step of the scheduler."""
         conditioning, scheduler = self._conditioning, self._scheduler
@@ -86,7 +86,7 @@ class Sampling:
         self._seen = (model_input[-1:], predicted, timestep)
         self._index += 1
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def estimate(self) -> torch.Tensor:
         """What the latents [1, C, H, W] look like without their remaining noise, by the last prediction."""
         if self._seen is None:
@@ -107,7 +107,7 @@ class Sampling:
             estimated = (sample - noise * predicted) / signal
         return estimated
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def decode(self, latents: torch.Tensor | None = None) -> torch.Tensor:
         """Picture of the latents [1, 3, H, W], values about -1..1."""
         return decode_latents(self._model, self._latents if latents is None else latents, self._generator)
