@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import json
+
 import pytest
 from websockets.exceptions import InvalidStatus
 
@@ -96,7 +100,7 @@ async def test_health_readiness_and_metrics_answer(gateway, worker):
     health = await gateway.http.get("/health")
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     ready = await gateway.http.get("/ready")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reasons": {}})
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reasons": {}, "workers": 1})
     async with gateway.socket() as client:
         await client.settle()
         text = (await gateway.http.get("/metrics")).text
@@ -120,3 +124,51 @@ async def test_a_bug_of_ours_is_a_500_that_tells_nothing_but_a_request_id(gatewa
         assert (error["id"], error["code"]) == (4, "internal")
         assert "secret" not in error["message"]
         await client.settle()
+
+
+async def raw(gateway, request: bytes) -> tuple[bytes, bytes]:
+    """Head and body of the answer to some bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request)
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head, body
+
+
+async def test_a_client_of_http_1_0_needs_no_host(gateway, worker):
+    head, body = await raw(gateway, b"GET /health HTTP/1.0\r\n\r\n")
+    assert b" 200 " in head.splitlines()[0]
+    assert json.loads(body) == {"status": "ok"}
+    head, _ = await raw(gateway, b"GET /health HTTP/1.0\r\nHost: evil.example\r\n\r\n")
+    assert b" 403 " in head.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n"]
+)
+async def test_what_is_no_http_gets_an_error_with_a_code_and_the_connection_ends(gateway, worker, request_):
+    head, body = await raw(gateway, request_)
+    assert b" 400 " in head.splitlines()[0]
+    assert b"content-type: application/json" in head.lower()
+    assert json.loads(body)["code"] == "invalid_message"
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/jobs", "/v1/queue"])
+async def test_an_encoded_body_is_refused_instead_of_misread(gateway, worker, path):
+    method = "PATCH" if path == "/v1/queue" else "POST"
+    for coding in ("gzip", "br", "identity, gzip"):
+        headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+        answer = await gateway.http.request(method, path, headers=headers, content=gzip.compress(b"{}"))
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    plain = await gateway.http.request(method, path, headers={"Content-Encoding": "identity"}, content=b"[]")
+    assert plain.status_code == 422
+
+
+async def test_without_a_worker_it_is_ready_to_take_jobs_and_says_that_nobody_does_them(own_stage):
+    gateway = await own_stage.gateway()
+    ready = await gateway.http.get("/ready")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reasons": {}, "workers": 0})
+    taken = await gateway.http.post("/v1/jobs", json=SUBMIT)
+    assert taken.status_code == 202

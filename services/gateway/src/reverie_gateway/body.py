@@ -23,6 +23,12 @@ async def read_json(request: HttpRequest) -> object:
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             "send the body as JSON with the header Content-Type: application/json",
         )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise ReverieError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            f"bodies with Content-Encoding {coding[:40]} are not read; send the body as it is",
+        )
     body = await request.body()
     if not body.strip():
         raise ReverieError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")

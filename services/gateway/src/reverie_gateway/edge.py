@@ -91,9 +91,11 @@ class Edge:
             self._metrics.answered(route, status, self._clock.monotonic() - started)
 
     def _refusal(self, scope: Scope, headers: Headers) -> str | None:
-        host = header(headers, b"host") or ""
+        given = header(headers, b"host")
+        host = given or ""
         server = scope.get("server")
-        if not self._rule.allows_host(host, server[0] if server else None):
+        # No Host at all is HTTP/1.0: no browser speaks it, so no name was re-pointed.
+        if given is not None and not self._rule.allows_host(host, server[0] if server else None):
             return "this host name is not one of the gateway's; gateway.allowed_hosts names more"
         origin = header(headers, b"origin")
         changes = _method(scope) not in SAFE_METHODS

@@ -25,10 +25,12 @@ async def read_health() -> Response[dict[str, str]]:
 
 
 @get("/ready")
-async def read_readiness(health: NamedDependency[Health]) -> Response[Readiness]:
-    """Whether work can be taken; 503 with the reasons otherwise."""
+async def read_readiness(
+    health: NamedDependency[Health], status_board: NamedDependency[StatusBoard]
+) -> Response[Readiness]:
+    """Whether jobs can be taken and kept; 503 with the reasons otherwise."""
     reasons = await health.failures()
-    readiness = Readiness("unavailable" if reasons else "ok", reasons)
+    readiness = Readiness("unavailable" if reasons else "ok", reasons, status_board.workers)
     return Response(readiness, status_code=503 if reasons else 200, headers=_NO_STORE)
 
 

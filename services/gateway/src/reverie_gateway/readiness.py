@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,10 +12,15 @@ from reverie_runtime.health import Health
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Answer of `GET /ready`; `reasons` says by part what is missing, empty when ready."""
+    """Answer of `GET /ready`; `reasons` says by part what is missing, empty when ready.
+
+    Ready is a gateway that can take jobs and keep them.  Without `workers` they wait, which is no reason to send
+    clients to another gateway: that one has no other workers.
+    """
 
     status: Literal["ok", "unavailable"]
     reasons: dict[str, str]
+    workers: Annotated[int, msgspec.Meta(ge=0, description="workers that take jobs now")]
 
 
 def declare_checks(health: Health, jobs: JobMirror, workers: WorkerMirror, storage: StorageProbe) -> None:

@@ -54,6 +54,11 @@ class StatusBoard:
         """The status as its viewer may see it."""
         return replace(self._platform(), queue_state=self._queue.state(viewer))
 
+    @property
+    def workers(self) -> int:
+        """How many workers take jobs now."""
+        return len(self._alive())
+
     def _platform(self) -> SystemStatus:
         """The status without the queue: the same for everybody."""
         workers = self._alive()
