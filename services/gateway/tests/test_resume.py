@@ -80,36 +80,47 @@ async def test_a_cursor_that_cannot_be_served_is_answered_with_the_current_state
     assert len(transitions(client.seen, {job_id})) == 2
 
 
-async def test_a_resume_asked_for_late_repeats_nothing_that_went_out_on_this_socket(gateway, worker) -> None:
+async def test_a_resume_asked_for_late_tells_everything_after_its_cursor_once_and_in_order(
+    gateway, worker
+) -> None:
     cursor, epoch, past_id = await away(gateway, worker)
     async with gateway.socket() as client:
         job_id = await client.submit()
         held = await worker.claim(job_id)
         await client.until("job:state", jobId=job_id, state="running")
         await client.send({"type": "resume", "cursor": cursor, "epoch": epoch})
+        await client.until("resumed")
+        before = len(client.seen)
         await client.until("job:complete", jobId=past_id)
         await worker.complete(held)
         await client.until("job:complete", jobId=job_id)
-    now = transitions(client.seen, {job_id})
-    assert now == sorted(set(now))
-    assert [kind for _, kind in transitions(client.seen, {past_id})] == ["job:state", "job:complete"]
+    told = transitions(client.seen[before:], {past_id, job_id})
+    assert told == sorted(set(told))
+    assert [kind for _, kind in transitions(client.seen[before:], {past_id})] == ["job:state", "job:complete"]
+    kinds = [kind for _, kind in transitions(client.seen[before:], {job_id})]
+    assert kinds == ["job:state", "job:state", "job:complete"]
 
 
-async def test_a_late_resume_tells_each_job_on_from_where_this_socket_knows_it(gateway, worker) -> None:
+async def test_a_job_that_ends_while_its_client_is_slow_to_resume_is_told_from_its_cursor_on_in_order(
+    gateway, worker
+) -> None:
     async with gateway.socket() as first:
         job_id = await first.submit()
         await first.until("job:state", jobId=job_id)
-    held = await worker.claim(job_id)
+        await first.send({"type": "hello"})
+        cursor = (await first.until("hello:ok"))["seq"]
     async with gateway.socket() as client:
-        await client.send({"type": "hello"})
-        await client.until("hello:ok")
-        await client.send({"type": "resume", "cursor": 0})
-        assert (await client.until("resumed"))["recovered"]
+        held = await worker.claim(job_id)
         await worker.complete(held)
         await client.until("job:complete", jobId=job_id)
-    told = transitions(client.seen, {job_id})
-    assert told == sorted(set(told))
+        await client.send({"type": "resume", "cursor": cursor})
+        await client.until("resumed")
+        before = len(client.seen)
+        await client.until("job:complete", jobId=job_id)
+        await client.settle()
+    told = transitions(client.seen[before:], {job_id})
     assert [kind for _, kind in told] == ["job:state", "job:complete"]
+    assert told == sorted(told)
 
 
 async def test_a_client_that_does_not_resume_is_told_the_current_state_by_itself(gateway, worker) -> None:

@@ -61,7 +61,6 @@ class Hub:
 
     def join(self, session: Session) -> None:
         """Tell a new session of its owner's running and next waiting jobs, then keep it informed."""
-        session.joined_at = self._jobs.revision
         if not session.waiting:
             self.recount(session)
         self._sessions.setdefault(session.owner, {})[session] = None

@@ -43,9 +43,7 @@ class Session:
         self.owner = identity.owner
         self.outbox = outbox
         self.all_previews = False
-        self.joined_at = 0
         self.resuming = False
-        self._told: dict[str, int] = {}
         self._watched: set[str] = set()
         self._unacknowledged: set[str] = set()
         self._held: list[Event] = []
@@ -86,21 +84,17 @@ class Session:
     def open(self, snapshot: Sequence[Event]) -> None:
         """The client does not resume: send how its unfinished jobs stand, then what else was kept back."""
         early, self._early = self._early or [], None
-        self._told = {event.job_id: event.seq for event in snapshot}
-        for event in (*snapshot, *(event for event in early if event.job_id not in self._told)):
+        told = {event.job_id for event in snapshot}
+        for event in (*snapshot, *(event for event in early if event.job_id not in told)):
             self.deliver(event)
 
     def catch_up(self, missed: Sequence[Event]) -> None:
-        """Send what happened after the client's cursor, once each and for each job in order.
+        """Send all that happened after the client's cursor, each transition once and in order.
 
-        Asked late, it leaves out what went out on this socket already, and what is older than that.
+        Asked late, that repeats what went out on this socket already: to leave it out would tell the rest of a job
+        after its end, and a client that comes back with the last `seq` it saw would never hear what lies between.
         """
-        if self._early is not None:
-            self._early = None  # `missed` has all of it
-        else:
-            missed = [
-                event for event in missed if self._told.get(event.job_id, 0) < event.seq <= self.joined_at
-            ]
+        self._early = None  # `missed` has all of it
         for event in missed:
             self.deliver(event)
 
