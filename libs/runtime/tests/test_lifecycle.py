@@ -105,6 +105,13 @@ def test_a_failed_check_is_named_with_its_reason(toy: Start) -> None:
     assert answer.json()["reasons"] == {"spring": "the spring is broken"}
 
 
+def test_a_service_that_cannot_go_on_winds_down_and_ends_as_failed(toy: Start) -> None:
+    service = toy(REVERIE_TOY__FAULT="give up")
+    assert service.wait() == 1
+    assert "wound down" in service.logs()
+    assert "the spring broke for good" in service.logs()
+
+
 def test_work_that_does_not_end_is_cut_off_at_the_deadline(toy: Start) -> None:
     service = toy(REVERIE_TOY__FAULT="endless drain", REVERIE_DRAIN__DEADLINE_S="0.2")
     service.wait_ready()

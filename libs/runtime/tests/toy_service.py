@@ -19,7 +19,7 @@ from reverie_runtime.settings import DrainSettings, HealthSettings, LogSettings,
 class Toy(msgspec.Struct, frozen=True):
     """What it does wrong."""
 
-    fault: Literal["none", "crash", "unhealthy", "endless drain", "endless start"] = "none"
+    fault: Literal["none", "crash", "unhealthy", "endless drain", "endless start", "give up"] = "none"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -46,6 +46,8 @@ async def serve(
         raise RuntimeError("the user wrote SECRET")
     if settings.toy.fault == "endless start":
         await asyncio.Event().wait()
+    if settings.toy.fault == "give up":
+        asyncio.get_running_loop().call_soon(health.give_up, "the spring broke for good")
     yield
     sys.stderr.write("winding down\n")
     if settings.toy.fault == "endless drain":

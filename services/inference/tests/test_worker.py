@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from msgspec.structs import replace
 from PIL import Image
 
@@ -423,3 +425,21 @@ async def test_the_event_loop_is_never_held_up_by_the_model(world: Any, models: 
             assert (await world.ended(job_id)).state is JobState.COMPLETED
     finally:
         handle.remove()
+
+
+async def test_a_job_whose_accelerator_is_lost_goes_back_and_is_done_by_another_process(
+    world: Any, models: Any
+) -> None:
+    # Nothing can be computed on the device "meta", whatever is asked of it next: as after a fault in a kernel.
+    broken = dataclasses.replace(models["sd15"], device=torch.device("meta"))
+    reasons: list[str] = []
+    async with world.worker(broken, name="lost") as lost:
+        lost.on_lost = reasons.append
+        job_id = await world.submit()
+        back = await world.until(job_id, lambda job: job.state is JobState.QUEUED and job.attempt == 1)
+        assert (back.crashes, back.worker) == (1, None)
+        assert "failed for good" in reasons[0]
+        async with world.worker(models["sd15"], name="other"):
+            job = await world.ended(job_id)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
+    assert job.worker.startswith("other")

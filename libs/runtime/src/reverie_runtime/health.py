@@ -27,10 +27,18 @@ log = structlog.get_logger(__name__)
 class Health:
     """What this process needs in order to do its work."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_give_up: Callable[[], None] = lambda: None) -> None:
+        self._on_give_up = on_give_up
         self._checks: dict[str, Check] = {}
         #: Why the process itself is not ready, whatever the checks say: it starts or stops.
         self.hold = ""
+        #: Why the service cannot go on in this process; empty as long as it can.
+        self.gave_up = ""
+
+    def give_up(self, reason: str) -> None:
+        """End this process in good order, as failed: only a new one can do better."""
+        self.hold = self.gave_up = reason
+        self._on_give_up()
 
     def add(self, name: str, check: Check) -> None:
         """Make readiness depend on a check."""

@@ -96,7 +96,7 @@ def run_service(
         log.exception("the service crashed")
         return _end(name, f"crashed: {type(error).__name__}, see the log above", Exit.FAILED)
     if in_time:
-        return Exit.OK
+        return _end(name, process.gave_up, Exit.FAILED) if process.gave_up else Exit.OK
     code = _end(name, "work in progress was cut off at drain.deadline_s", Exit.FAILED)
     logging.shutdown()
     os._exit(code)  # a thread that did not stop in time would keep the process alive
@@ -109,11 +109,16 @@ class _Process:
         self.settings = settings
         self._name = name
         self._clock = SystemClock()
-        self._health = Health()
+        self._stop = asyncio.Event()
+        self._health = Health(on_give_up=self._stop.set)
         self._health.hold = "it is starting"
         self._metrics = Metrics()
-        self._stop = asyncio.Event()
         self._ready = False
+
+    @property
+    def gave_up(self) -> str:
+        """Why the service could not go on; empty if it was asked to end."""
+        return self._health.gave_up
 
     async def run(self, serve: Serve[Any]) -> bool:
         """Whether everything ended in time."""

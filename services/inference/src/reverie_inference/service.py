@@ -88,6 +88,7 @@ async def serve(
         engine = EngineThread(load or _loader(inference), _on_loop(worker))
         worker.attach(engine)
         if health is not None:
+            worker.on_lost = health.give_up
             health.add("model", partial(_model_check, worker))
 
         subscriptions = (

@@ -12,7 +12,7 @@ from reverie_inference.engine.preview import Preview
 from reverie_inference.engine.request import Request
 from reverie_inference.engine.run import Run
 from reverie_inference.engine.upscaling import Upscaler
-from reverie_inference.models.device import release_cached_memory
+from reverie_inference.models.device import DeviceLost, is_lost, release_cached_memory
 from reverie_inference.models.loaded import LoadedModel
 from reverie_protocol.errors import ErrorCode, ReverieError
 
@@ -60,7 +60,7 @@ class StepEngine:
     def step(self) -> list[Event]:
         """Advance every admitted job by one step (or one phase before or after its steps); what happened.
 
-        Jobs with a Finished or Failed event have left.
+        Jobs with a Finished or Failed event have left.  DeviceLost if no job can be advanced any more.
         """
         events: list[Event] = []
         for run in tuple(self._runs.values()):
@@ -107,6 +107,8 @@ class StepEngine:
         if isinstance(error, ReverieError):
             return Failed(job_id, error.code, error.message)
         log.error("inference_failed", job_id=job_id, exc_info=error)
+        if is_lost(self.model.device):
+            raise DeviceLost(f"{self.model.device} failed for good ({type(error).__name__})") from error
         if self._give_memory_back(error):
             refusal = out_of_memory(self.model.device)
             return Failed(job_id, refusal.code, refusal.message)

@@ -35,6 +35,27 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.float16
 
 
+class DeviceLost(Exception):
+    """The accelerator answers nothing any more in this process; only a new process gets it back."""
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether a device that just failed will fail at whatever comes next.
+
+    After a fault in a kernel every later CUDA call of the process fails; after an allocation that did not fit, or
+    arguments that a kernel refused, the next one works.
+    """
+    if device.type == "cpu":
+        return False
+    try:
+        torch.ones(1, device=device).sum().item()
+    except torch.OutOfMemoryError:
+        return False
+    except RuntimeError:
+        return True
+    return False
+
+
 def release_cached_memory(device: torch.device) -> None:
     """Give freed accelerator memory back, so that the next job starts with all there is."""
     import gc

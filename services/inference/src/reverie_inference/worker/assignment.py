@@ -19,6 +19,7 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
     DRAINED = "drained"
+    LOST = "lost"
 
 
 class Assignment:

@@ -46,7 +46,8 @@ class Delivery:
         if assignment.stop_reason is StopReason.SUPERSEDED:
             return StopReason.SUPERSEDED
         if assignment.stop_reason is StopReason.DRAINED or outcome is None:
-            return await self._commit(assignment, partial(requeue, held=assignment.claim, crashed=False))
+            crashed = assignment.stop_reason is StopReason.LOST
+            return await self._commit(assignment, partial(requeue, held=assignment.claim, crashed=crashed))
         if isinstance(outcome, Failed):
             return await self._fail(assignment, outcome.code, outcome.message)
         assignment.progress.enter(Phase.STORING)

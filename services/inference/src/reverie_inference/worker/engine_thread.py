@@ -51,7 +51,14 @@ class PreviewMade:
     preview: Preview | None
 
 
-Report = Event | Loaded | LoadFailed | PreviewMade
+@dataclass(frozen=True)
+class EngineLost:
+    """The engine has ended and takes its jobs with it; they may work in another process."""
+
+    reason: str
+
+
+Report = Event | Loaded | LoadFailed | PreviewMade | EngineLost
 Loader = Callable[[], "tuple[StepEngine, Capabilities]"]
 
 
@@ -136,10 +143,14 @@ class EngineThread:
             self._report(LoadFailed(self._load_error))
         else:
             self._report(Loaded(capabilities))
-        while self._obey():
-            if self._engine is not None:
-                for event in self._engine.step():
-                    self._report(event)
+        try:
+            while self._obey():
+                if self._engine is not None:
+                    for event in self._engine.step():
+                        self._report(event)
+        except Exception as error:
+            log.exception("the engine ended")
+            self._report(EngineLost(str(error) or type(error).__name__))
 
     def _obey(self) -> bool:
         """Carry out what waits in the inbox, and wait for something if there is nothing to do; False at the end."""

@@ -21,7 +21,14 @@ from reverie_inference.engine.events import Failed, Finished, Left, Started, Ste
 from reverie_inference.settings import InferenceSettings
 from reverie_inference.worker.assignment import Assignment, StopReason
 from reverie_inference.worker.delivery import Delivery
-from reverie_inference.worker.engine_thread import EngineThread, Loaded, LoadFailed, PreviewMade, Report
+from reverie_inference.worker.engine_thread import (
+    EngineLost,
+    EngineThread,
+    Loaded,
+    LoadFailed,
+    PreviewMade,
+    Report,
+)
 from reverie_inference.worker.patience import wait_up_to
 from reverie_inference.worker.previews import Previews
 from reverie_inference.worker.standing import Standing
@@ -89,6 +96,8 @@ class InferenceWorker:
         self._previews: Previews
         self.settled = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
+        #: Told why this process can do no more work, once its jobs are on their way back to the queue.
+        self.on_lost: Callable[[str], None] = lambda reason: None
         self.standing = Standing(
             settings, name=name, incarnation=incarnation, clock=clock, running=lambda: self._assignments
         )
@@ -147,6 +156,8 @@ class InferenceWorker:
                 self.standing.broke(error)
                 log.error("model not loaded", code=error.code, reason=error.message)
                 self._settle()
+            case EngineLost(reason):
+                self._lose(reason)
             case PreviewMade(run_id):
                 if run_id in self._runs:
                     self._previews.on_made(self._runs[run_id], report)
@@ -308,6 +319,19 @@ class InferenceWorker:
         assignment.admitted = True
         if assignment.job.cancel:
             self._stop(assignment, StopReason.CANCELLED)
+
+    def _lose(self, reason: str) -> None:
+        """The engine is gone: give its jobs back, counted as crashes for one of them may be the cause, and end."""
+        log.critical("engine lost", reason=reason)
+        self._draining = True
+        self.standing.drain()
+        for assignment in tuple(self._assignments.values()):
+            if not assignment.outcome.done():
+                assignment.stop_reason = StopReason.LOST
+                assignment.conclude(None)
+        self._runs.clear()
+        self._settle()
+        self.on_lost(reason)
 
     def _let_go(self, assignment: Assignment) -> None:
         """Free the slot of a job that is given up."""
