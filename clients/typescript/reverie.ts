@@ -754,7 +754,121 @@ export interface QueueState {
   jobs: readonly QueueRow[];
 }
 
-/** Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded. */
+/** `lost` is a GPU that was there before: off the bus, in need of a reset, or without its driver. */
+export type GpuState = "ok" | "lost";
+
+/** Why a GPU runs below the clock that it could have, for reasons that an operator can mend. */
+export type ThrottleReason = "hw_slowdown" | "sw_thermal_slowdown" | "hw_thermal_slowdown" | "hw_power_brake_slowdown" | "sw_power_cap";
+
+/** One part of a GPU that is divided (MIG). */
+export interface MigInstance {
+  /** a count; 0.. */
+  index: number;
+  uuid: string;
+  /** GB; 0.. */
+  totalGb?: number | null;
+  /** GB; 0.. */
+  usedGb?: number | null;
+}
+
+/** One compute process on a GPU; `pid` as the driver counts, which a container may not know. */
+export interface GpuProcess {
+  /** process id on the node; 0.. */
+  pid: number;
+  /** GB; 0.. */
+  usedGb?: number | null;
+}
+
+/**
+ * One GPU.  ECC errors are those since the driver was loaded; `slowdown_c` is where the GPU slows itself down.
+ *
+ * `mig` are the parts of a divided GPU; `processes` is absent where the driver does not tell them.
+ */
+export interface Gpu {
+  /** a count; 0.. */
+  index: number;
+  uuid: string;
+  name: string;
+  /** default "ok" */
+  state?: GpuState;
+  detail?: string;
+  /** GB; 0.. */
+  totalGb?: number | null;
+  /** GB; 0.. */
+  usedGb?: number | null;
+  /** percent; 0..100 */
+  utilizationPercent?: number | null;
+  /** degrees Celsius */
+  temperatureC?: number | null;
+  /** degrees Celsius */
+  slowdownC?: number | null;
+  /** watts; 0.. */
+  powerW?: number | null;
+  /** watts; 0.. */
+  powerLimitW?: number | null;
+  /** a count; 0.. */
+  eccCorrected?: number | null;
+  /** a count; 0.. */
+  eccUncorrected?: number | null;
+  throttled?: readonly ThrottleReason[];
+  /** default false */
+  migEnabled?: boolean;
+  mig?: readonly MigInstance[];
+  processes?: readonly GpuProcess[] | null;
+}
+
+/** The machine without its GPUs; the load is the average of one minute. */
+export interface Host {
+  /** a count; 0.. */
+  cores: number;
+  /** percent; 0..100 */
+  cpuPercent: number;
+  /** processes that want a core; 0.. */
+  load: number;
+  /** GB; 0.. */
+  memoryTotalGb: number;
+  /** GB; 0.. */
+  memoryAvailableGb: number;
+}
+
+/** The file system that the stored pictures lie on. */
+export interface Disk {
+  path: string;
+  /** GB; 0.. */
+  totalGb: number;
+  /** GB; 0.. */
+  freeGb: number;
+}
+
+/** What a service's `/ready` answered the monitor; `reason` says why it is not ready. */
+export interface ServiceHealth {
+  name: string;
+  ok: boolean;
+  reason?: string;
+}
+
+/**
+ * One node as its monitor sees it.
+ *
+ * `driver` is the version of the NVIDIA driver, empty without one; `driverError` why its GPUs cannot be read.
+ * `host` and `disk` are null where they could not be measured.
+ */
+export interface NodeStatus {
+  node: string;
+  vram: Vram;
+  driver: string;
+  driverError: string;
+  gpus: readonly Gpu[];
+  host: Host | null;
+  disk: Disk | null;
+  services: readonly ServiceHealth[];
+}
+
+/**
+ * Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
+ *
+ * `nodes` are the machines that a monitor runs on; a monitor's own message has the one that is its own.
+ */
 export interface SystemStatus {
   type: "system:status";
   mode: string | null;
@@ -764,6 +878,7 @@ export interface SystemStatus {
   /** a count; 0..; default 0 */
   workers: number;
   version: string;
+  nodes: readonly NodeStatus[];
 }
 
 /** What a worker says of itself. */
@@ -1160,15 +1275,28 @@ export interface WorkerHint {
 /** How much an alert matters. */
 export type AlertLevel = "info" | "warning" | "critical";
 
-/** Something an operator should know, on `system.alert`; `resolved` ends the alert of the same `key`. */
+/**
+ * Something an operator should know, on `system.alert`: once as it begins, changes its level or ends.
+ *
+ * While it lasts it is repeated, for those who subscribed later.  `key` names what it is about; `resolved` ends
+ * the alert of the same key.  `value` and `threshold` are absent where the alert is about a fact.
+ */
 export interface SystemAlert {
   key: string;
+  /** stable code, such as gpu_hot */
+  code?: string;
   level: AlertLevel;
   /** service and instance that noticed */
   source: string;
   message: string;
+  /** in the unit that `unit` names */
+  value?: number | null;
+  /** in the unit that `unit` names */
+  threshold?: number | null;
+  /** unit of `value` and `threshold`, such as `%` or `°C` */
+  unit?: string;
   /** default false */
-  resolved: boolean;
+  resolved?: boolean;
   /** seconds since the epoch, UTC */
   at: number;
 }

@@ -58,13 +58,40 @@ class AlertLevel(StrEnum):
     CRITICAL = "critical"
 
 
-class SystemAlert(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """Something an operator should know, on `system.alert`; `resolved` ends the alert of the same `key`."""
+InUnit = Annotated[float, Meta(description="in the unit that `unit` names")]
+
+
+class AlertCode(StrEnum):
+    """What the monitor alerts about.  Other services may have codes of their own."""
+
+    VRAM_HIGH = "vram_high"
+    GPU_HOT = "gpu_hot"
+    GPU_THROTTLED = "gpu_throttled"
+    GPU_ECC = "gpu_ecc"
+    GPU_LOST = "gpu_lost"
+    GPU_UNREADABLE = "gpu_unreadable"
+    MEMORY_HIGH = "memory_high"
+    DISK_LOW = "disk_low"
+    STORAGE_BROKEN = "storage_broken"
+    WORKER_GONE = "worker_gone"
+    SERVICE_DOWN = "service_down"
+
+
+class SystemAlert(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """Something an operator should know, on `system.alert`: once as it begins, changes its level or ends.
+
+    While it lasts it is repeated, for those who subscribed later.  `key` names what it is about; `resolved` ends
+    the alert of the same key.  `value` and `threshold` are absent where the alert is about a fact.
+    """
 
     key: str
+    code: Annotated[str, Meta(description="stable code, such as gpu_hot")] = ""
     level: AlertLevel
     source: Annotated[str, Meta(description="service and instance that noticed")]
     message: str
+    value: InUnit | None = None
+    threshold: InUnit | None = None
+    unit: Annotated[str, Meta(description="unit of `value` and `threshold`, such as `%` or `°C`")] = ""
     resolved: bool = False
     at: Seconds
 

@@ -29,6 +29,7 @@ from reverie_protocol.jobs import (
     Vram,
     WorkerState,
 )
+from reverie_protocol.nodes import NodeStatus
 from reverie_protocol.quantities import (
     Attempt,
     Count,
@@ -307,7 +308,10 @@ class QueueStateChanged(ServerMessage, frozen=True, kw_only=True, omit_defaults=
 
 
 class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="system:status"):
-    """Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded."""
+    """Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
+
+    `nodes` are the machines that a monitor runs on; a monitor's own message has the one that is its own.
+    """
 
     mode: str | None
     vram: Vram
@@ -315,6 +319,7 @@ class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False
     queue_state: QueueState
     workers: Count = 0
     version: str = ""
+    nodes: tuple[NodeStatus, ...] = ()
 
 
 class Backend(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -33,6 +33,9 @@ WATCH_LEASE_S: Final = 5.0
 WORKER_PING: Final = "worker.ping.>"
 WORKER_CTL: Final = "worker.ctl.>"
 SYSTEM_STATUS: Final = "system.status"
+#: A monitor says the same again this often; one that is silent for `NODE_SILENT_S` is gone.
+STATUS_REPEAT_S: Final = 5.0
+NODE_SILENT_S: Final = 15.0
 SYSTEM_BACKENDS: Final = "system.backends"
 SYSTEM_ALERT: Final = "system.alert"
 QUEUE_STATE: Final = "queue.state"
@@ -179,10 +182,10 @@ SUBJECTS: Final = (
         SYSTEM_STATUS,
         "",
         SystemStatus,
-        "monitor; until it runs, each gateway derives its own",
-        "state of the platform, on change",
+        "monitors",
+        "state of the platform with the monitor's own node, on change and every 5 seconds",
     ),
-    Subject(SYSTEM_BACKENDS, "", SystemBackends, "monitor", "the workers there are, on change"),
+    Subject(SYSTEM_BACKENDS, "", SystemBackends, "monitors", "the workers there are, on change"),
     Subject(SYSTEM_ALERT, "", SystemAlert, "any service", "something an operator should know"),
     Subject(QUEUE_STATE, "", QueueState, "gateways", "mirror of the queue, on change"),
     Subject(
