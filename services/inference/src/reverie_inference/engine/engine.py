@@ -9,12 +9,13 @@ import structlog
 from reverie_inference.engine.events import Event, Failed, Finished, Left
 from reverie_inference.engine.memory import is_out_of_memory, out_of_memory
 from reverie_inference.engine.preview import Preview
-from reverie_inference.engine.request import Request
+from reverie_inference.engine.request import Request, resolve_request
 from reverie_inference.engine.run import Run
 from reverie_inference.engine.upscaling import Upscaler
 from reverie_inference.models.device import DeviceLost, is_lost, release_cached_memory
 from reverie_inference.models.loaded import LoadedModel
 from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.jobs import GenerateParams
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +49,10 @@ class StepEngine:
     def room(self) -> int:
         """How many more jobs can be admitted now."""
         return self.capacity - len(self._runs)
+
+    def resolve(self, params: GenerateParams, *, fallback_seed: int) -> Request:
+        """What these parameters ask of this engine's model; ReverieError where it cannot be had."""
+        return resolve_request(params, self.model, scales=self.upscalers, fallback_seed=fallback_seed)
 
     def admit(self, job_id: str, request: Request) -> None:
         """Take a job in; no work is done yet.  RuntimeError without room, or if the job is in already."""

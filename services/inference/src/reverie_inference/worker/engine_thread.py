@@ -6,20 +6,19 @@ Importing torch takes seconds, so that too happens here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from reverie_inference.engine.events import Event, Failed
+from reverie_inference.engine.events import Event, Failed, Left
 from reverie_inference.worker.capabilities import Capabilities
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import GenerateParams
 
 if TYPE_CHECKING:
-    from reverie_inference.engine.engine import StepEngine
     from reverie_inference.engine.preview import Preview
 
 #: Commands that wait for the current step to end.  Each job has three at most, so it is never full in practice; a
@@ -59,7 +58,32 @@ class EngineLost:
 
 
 Report = Event | Loaded | LoadFailed | PreviewMade | EngineLost
-Loader = Callable[[], "tuple[StepEngine, Capabilities]"]
+
+
+class Engine(Protocol):
+    """What makes pictures, a step at a time; `StepEngine` says what each of these does."""
+
+    @property
+    def jobs(self) -> Collection[str]:
+        """Ids of the admitted jobs."""
+
+    def resolve(self, params: GenerateParams, *, fallback_seed: int) -> Any:
+        """What `admit` takes."""
+
+    def admit(self, job_id: str, request: Any) -> None:
+        """Take a job in."""
+
+    def step(self) -> list[Event]:
+        """Advance every job."""
+
+    def leave(self, job_id: str, *, keep_partial: bool = False) -> Left | None:
+        """Let a job go."""
+
+    def preview(self, job_id: str) -> Preview | None:
+        """A job as it looks now."""
+
+
+Loader = Callable[[], tuple[Engine, Capabilities]]
 
 
 @dataclass(frozen=True)
@@ -99,7 +123,7 @@ class EngineThread:
         self._report = report
         self._inbox: Queue[_Command] = Queue(INBOX_COMMANDS)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._engine: StepEngine | None = None
+        self._engine: Engine | None = None
         self._load_error = ReverieError(ErrorCode.MODEL_LOAD_FAILED, "The model is not loaded.")
 
     def start(self) -> None:
@@ -181,15 +205,8 @@ class EngineThread:
         if self._engine is None:
             self._report(Failed(command.run_id, self._load_error.code, self._load_error.message))
             return
-        from reverie_inference.engine.request import resolve_request
-
         try:
-            request = resolve_request(
-                command.params,
-                self._engine.model,
-                scales=self._engine.upscalers,
-                fallback_seed=command.fallback_seed,
-            )
+            request = self._engine.resolve(command.params, fallback_seed=command.fallback_seed)
             self._engine.admit(command.run_id, request)
         except ReverieError as error:
             self._report(Failed(command.run_id, error.code, error.message))
