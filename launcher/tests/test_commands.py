@@ -110,6 +110,31 @@ def test_generate_writes_the_picture_to_stdout_on_request(shell: Shell) -> None:
     assert list(shell.folder.iterdir()) == []
 
 
+def test_an_output_that_takes_no_more_is_one_sentence_and_not_a_success(shell: Shell) -> None:
+    for command in (["generate", "x", *SMALL, "-o", "-"], ["jobs"], ["--version"]):
+        with Path("/dev/full").open("wb") as full:
+            answer = subprocess.run(
+                [REVERIE, *command],
+                env=shell._environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        assert answer.returncode == 1, answer.stderr
+        assert "The output cannot be written: No space left on device." in answer.stderr
+        assert "defect" not in answer.stderr
+        assert "Exception" not in answer.stderr
+
+
+def test_super_resolution_enlarges_pictures_of_any_model(shell: Shell) -> None:
+    code, output, errors = shell.run("generate", "x", *SMALL, "--superres", "-o", "big.jpg")
+    assert code == 0, errors
+    picture = Image.open(shell.folder / output.strip())
+    assert (picture.size, picture.format) == ((256, 256), "JPEG")
+
+
 def test_every_option_reaches_the_job(shell: Shell, product: Product) -> None:
     options = ["--guidance", "2.5", "--negative", "blur", "--scheduler", "euler", "--priority", "urgent"]
     code, output, errors = shell.run("generate", "x", *SMALL, *options, "--seed", "1", "--json")
@@ -239,6 +264,7 @@ def sentence_of(answer: tuple[int, str, str], code: int) -> str:
         (("--priority", "fast"), "--priority"),
         (("-o", "/absent/x.png"), "/absent"),
         (("-o", "x.jpg"), "PNG"),
+        (("-o", "x.webp"), ".webp"),
         (("--steps", "many"), "--steps"),
         (("--absent",), "--absent"),
     ],
@@ -286,6 +312,19 @@ def test_something_else_that_listens_there_is_not_taken_for_a_server(here: Here)
 
 def test_an_unknown_job_cannot_be_cancelled(here: Here) -> None:
     assert "absent" in sentence_of(here("cancel", "absent"), 2)
+
+
+def test_what_cannot_be_a_job_id_is_named_and_sent_nowhere(here: Here) -> None:
+    assert "'../x' is no job id" in sentence_of(here("cancel", "../x"), 2)
+    code, output, _ = here("cancel", "../x", "--json")
+    assert code == json.loads(output)["exitCode"] == 2
+
+
+def test_without_a_command_the_usage_is_printed_and_it_ends_with_2(here: Here) -> None:
+    code, output, errors = here()
+    assert code == 2
+    assert "Usage: " in output
+    assert "reverie: " not in errors
 
 
 def test_a_second_up_on_the_same_data_is_refused_and_names_the_first(shell: Shell, product: Product) -> None:

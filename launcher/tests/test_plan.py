@@ -80,6 +80,22 @@ def test_the_built_in_model_comes_from_the_folder_that_the_variable_names(tmp_pa
     assert resolve(UpOptions(), environment).model == str(tmp_path / "text-to-image")
 
 
+def test_the_built_in_super_resolution_goes_with_every_model_that_brings_none(tmp_path: Path) -> None:
+    environment = {"REVERIE_BUILTIN_MODELS": str(tmp_path / "builtin")}
+    plain, own = tmp_path / "plain", tmp_path / "own"
+    for folder in (plain, own):
+        folder.mkdir()
+    (own / "reverie.json").write_text('{"super_resolution": "upscalers"}')
+    assert resolve(UpOptions(model=str(plain)), environment).super_resolution is None
+    weights = tmp_path / "builtin" / "super-resolution"
+    weights.mkdir(parents=True)
+    assert resolve(UpOptions(model=str(plain)), environment).super_resolution == str(weights)
+    assert resolve(UpOptions(model="owner/name"), environment).super_resolution == str(weights)
+    assert resolve(UpOptions(model=str(own)), environment).super_resolution is None
+    given = environment | {"REVERIE_INFERENCE__SUPER_RESOLUTION": "/mine"}
+    assert resolve(UpOptions(model=str(plain)), given).super_resolution == "/mine"
+
+
 def test_a_worker_has_one_name_per_data_directory_that_nats_accepts() -> None:
     one, two = worker_name(Path("/data/one")), worker_name(Path("/data/two"))
     assert one == worker_name(Path("/data/one")) != two

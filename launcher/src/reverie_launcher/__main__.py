@@ -19,7 +19,7 @@ from rich.text import Text
 from reverie_launcher.chaos.command import chaos
 from reverie_launcher.client.address import DEFAULT_URL
 from reverie_launcher.client.refusals import sentence
-from reverie_launcher.exits import ExitCode, Failure
+from reverie_launcher.exits import ExitCode, Failure, cannot_write, output_failure
 from reverie_launcher.options import AsJson, TokenFile, Url, server
 from reverie_launcher.queue_commands import priority, queue_app, retry
 
@@ -212,9 +212,17 @@ def main() -> None:
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # `reverie jobs | head`: nobody reads on, and nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         code = ExitCode.OK
+    except OSError as error:
+        _abandon_stdout()
+        code = complain(output_failure(error), as_json=False)
     sys.exit(code)
+
+
+def _abandon_stdout() -> None:
+    """What is still buffered cannot be written; the interpreter would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -227,12 +235,16 @@ def run(arguments: Sequence[str]) -> int:
     except Failure as failure:
         return complain(failure, as_json=as_json)
     except typer.TyperException as error:
+        if not error.format_message():  # no command: the help that was printed says it all
+            return ExitCode.USAGE
         command = f"reverie {options[0]}" if options and not options[0].startswith("-") else "reverie"
         usage = Failure(
             ExitCode.USAGE, sentence(error.format_message()), advice=f"See {command} --help.", code="usage"
         )
         return complain(usage, as_json=as_json)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) or cannot_write(error):
+            raise
         if os.environ.get("REVERIE_DEBUG"):
             raise
         defect = Failure(

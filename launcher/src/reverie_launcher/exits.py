@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -43,3 +44,18 @@ class Failure(Exception):
     def sentence(self) -> str:
         """Message and advice as they are shown to a person."""
         return f"{self.message} {self.advice}".strip()
+
+
+def cannot_write(error: Exception) -> bool:
+    """Whether an error is that of an output which takes no more: a full disk, a quota, a broken device."""
+    return isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+    )
+
+
+def output_failure(error: OSError, *, advice: str = "Write it elsewhere.") -> Failure:
+    """What a person is told of it."""
+    return Failure(ExitCode.FAILED, f"The output cannot be written: {error.strerror}.", advice=advice)

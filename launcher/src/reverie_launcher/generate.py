@@ -21,7 +21,7 @@ from reverie_launcher.client.follow import Follower
 from reverie_launcher.client.http import HttpClient
 from reverie_launcher.client.refusals import failure
 from reverie_launcher.client.tracking import Tracked
-from reverie_launcher.exits import ExitCode, Failure
+from reverie_launcher.exits import ExitCode, Failure, output_failure
 from reverie_launcher.picture_files import STDOUT, check_target, save, slug
 from reverie_launcher.terminal import graphics
 from reverie_launcher.terminal.halfblocks import half_blocks
@@ -36,6 +36,11 @@ from reverie_protocol.jobs import JobState, Output
 
 CANCEL_TIMEOUT_S = 5.0
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+#: Names that promise a format which is not made.
+OTHER_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl"),
+    *(".pdf", ".ppm", ".psd", ".svg", ".tga", ".tif", ".tiff", ".webp"),
+)
 
 
 class Request(NamedTuple):
@@ -202,7 +207,13 @@ async def generate(
 
 def check_format(request: Request, target: Path | None) -> Request:
     """The request with the format that the target's name asks for; Failure if there is none such."""
-    suffix = "" if target is None else target.suffix.lower()
+    suffix = "" if target is None or target.is_dir() else target.suffix.lower()
+    if suffix in OTHER_SUFFIXES:
+        raise Failure(
+            ExitCode.USAGE,
+            f"No picture is written as {suffix}.",
+            advice="Name a .png file with -o, or with --superres a .jpg file.",
+        )
     if suffix not in JPEG_SUFFIXES:
         return request
     if not request.superres:
@@ -217,12 +228,23 @@ def check_format(request: Request, target: Path | None) -> Request:
 def deliver(result: Result, request: Request, target: Path | None) -> Path | None:
     """Save the picture, or write it to stdout (then None)."""
     if target == STDOUT:
-        sys.stdout.buffer.write(result.picture)
-        sys.stdout.buffer.flush()
+        write_stdout(result)
         return None
     suffix = ".jpg" if result.output.content_type == "image/jpeg" else ".png"
     seed = f"-{result.job.meta.seed}" if result.job.meta else ""
     return save(result.picture, target, f"{slug(request.prompt)}{seed}{suffix}")
+
+
+def write_stdout(result: Result) -> None:
+    """The bytes of the picture, past every buffer, so that an error is known here."""
+    rest = memoryview(result.picture)
+    try:
+        while rest:
+            rest = rest[os.write(sys.stdout.fileno(), rest) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise output_failure(error, advice=f"The picture is still at {result.url}.") from None
 
 
 def describe(result: Result, file: Path | None) -> dict[str, Any]:

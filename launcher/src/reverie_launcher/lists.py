@@ -108,9 +108,9 @@ async def cancel(address: Address, job_ids: Sequence[str], *, as_json: bool) -> 
                 if error.exit_code is ExitCode.UNREACHABLE:
                     raise
                 first = first or error
-    if as_json:
+    if as_json and (states or first is None):
         print_json({"jobs": states})
-    else:
+    elif not as_json:
         for job_id, state in states.items():
             print(f"{job_id}: {_cancelled(state)}")
     if first is not None:

@@ -20,6 +20,10 @@ DEFAULT_PORT = 4200
 DEFAULT_DATA = Path("reverie-data")
 #: The model that a checkout brings along, below `models/builtin` or REVERIE_BUILTIN_MODELS.
 BUILTIN_MODEL = "text-to-image"
+#: The super-resolution beside it, which enlarges pictures of any model.
+BUILTIN_SUPER_RESOLUTION = "super-resolution"
+#: A model folder with this file says itself what enlarges its pictures.
+MODEL_CARD = "reverie.json"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -37,13 +41,17 @@ class UpOptions(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Everything decided; `nats` is None where our own server is to be started."""
+    """Everything decided; `nats` is None where our own server is to be started.
+
+    `super_resolution` is None where the model brings its own, or there is none.
+    """
 
     host: str
     port: int
     data: Path
     nats: str | None
     model: str
+    super_resolution: str | None
     worker: str
     storage: str | None
     log_format: str | None
@@ -63,13 +71,15 @@ def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
         value = environment.get(name) or table.get(section, {}).get(key)  # empty counts as absent
         return None if value is None else str(value)
 
+    model = find_model(options.model or given("inference", "model"), environment)
     data = (options.data or DEFAULT_DATA).expanduser().absolute()
     return Plan(
         host=options.host or given("gateway", "host") or DEFAULT_HOST,
         port=_port(options.port if options.port is not None else given("gateway", "port")),
         data=data,
         nats=options.nats or given("nats", "url"),
-        model=find_model(options.model or given("inference", "model"), environment),
+        model=model,
+        super_resolution=given("inference", "super_resolution") or find_super_resolution(model, environment),
         worker=given("inference", "name") or worker_name(data),
         storage=given("storage", "path"),
         log_format=given("log", "format"),
@@ -95,10 +105,20 @@ def find_model(model: str | None, environment: Mapping[str, str]) -> str:
     )
 
 
-def _builtin_model(environment: Mapping[str, str]) -> str:
+def find_super_resolution(model: str, environment: Mapping[str, str]) -> str | None:
+    """The built-in super-resolution for a model that brings none; None where it is not there."""
+    path = _builtin_models(environment) / BUILTIN_SUPER_RESOLUTION
+    return str(path) if path.is_dir() and not (Path(model) / MODEL_CARD).is_file() else None
+
+
+def _builtin_models(environment: Mapping[str, str]) -> Path:
     checkout = Path(__file__).resolve().parents[3]
     folder = Path(environment.get("REVERIE_BUILTIN_MODELS") or checkout / "models" / "builtin")
-    path = folder.expanduser().absolute() / BUILTIN_MODEL
+    return folder.expanduser().absolute()
+
+
+def _builtin_model(environment: Mapping[str, str]) -> str:
+    path = _builtin_models(environment) / BUILTIN_MODEL
     if not path.is_dir():
         raise Failure(
             ExitCode.USAGE,

@@ -111,7 +111,11 @@ class Platform:
             "log": {"format": plan.log_format or "json"},
             "drain": {"deadline_s": f"{plan.drain_s:g}"},
             "gateway": {"host": plan.host, "port": str(plan.port)},
-            "inference": {"model": plan.model, "name": plan.worker},
+            "inference": {
+                "model": plan.model,
+                "name": plan.worker,
+                **({"super_resolution": plan.super_resolution} if plan.super_resolution else {}),
+            },
         }
 
     def _child(
