@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from reverie_jobs.transitions import TRANSITIONS
+from reverie_launcher.chaos.archive import Archive
 from reverie_launcher.chaos.client import Client
 from reverie_launcher.chaos.cluster import Cluster
 from reverie_launcher.chaos.evidence import Evidence, Unexpected
@@ -21,7 +22,7 @@ from reverie_launcher.chaos.figures import BY_KILL
 from reverie_launcher.chaos.observer import Observer
 from reverie_launcher.chaos.oracle import judge
 from reverie_launcher.chaos.plan import GATEWAY_POINTS, WORKER_POINTS
-from reverie_launcher.chaos.run import read_all, read_outputs
+from reverie_launcher.chaos.run import read_outputs
 from reverie_launcher.chaos.workload import JobPlan, Path
 from reverie_protocol.jobs import Job, JobState
 
@@ -198,7 +199,7 @@ async def run_into(
             for member in members:
                 cluster.disarm(member, point)
         await client.follow(job_id, eagerly=False)
-    history = await read_all(cluster)
+    history = await Archive(lambda: cluster.server.port).read_all()
     history = {job_id: history[job_id]}
     evidence = Evidence(
         history=history,

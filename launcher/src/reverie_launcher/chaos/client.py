@@ -86,7 +86,7 @@ class Client:
         self._cursor: int | None = None
         self._joined = False  # on the present connection; what comes before is a snapshot
         self._epoch = ""
-        self._heard = asyncio.Condition()
+        self._over: dict[str, asyncio.Event] = {}
         # No proxy and no certificates: these are ports of this machine.
         self._http = httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False, verify=False)
 
@@ -136,7 +136,7 @@ class Client:
             self._open.set()
             async for frame in socket:
                 if isinstance(frame, str):
-                    await self._hear(connection, json.loads(frame))
+                    self._hear(connection, json.loads(frame))
 
     def _greeting(self) -> dict[str, Any]:
         epoch = {"epoch": self._epoch} if self._epoch else {}
@@ -144,7 +144,7 @@ class Client:
             return {"type": "hello"}
         return {"type": "resume", "cursor": self._cursor, **epoch}
 
-    async def _hear(self, connection: Connection, message: dict[str, Any]) -> None:
+    def _hear(self, connection: Connection, message: dict[str, Any]) -> None:
         match message["type"]:
             case "hello:ok":
                 connection.entries.append(Joined(message["seq"]))
@@ -157,7 +157,7 @@ class Client:
                 if not message["recovered"]:
                     self._cursor = message["seq"]
             case "job:state" | "job:complete" | "job:error":
-                await self._learn(connection, message)
+                self._learn(connection, message)
             case "job:ack" | "job:cancel:ok" | "error" if "id" in message:
                 if message.get("existing"):
                     connection.entries.append(Retold(message["jobId"]))
@@ -165,19 +165,19 @@ class Client:
                 if answer is not None and not answer.done():
                     answer.set_result(message)
 
-    async def _learn(self, connection: Connection, message: dict[str, Any]) -> None:
+    def _learn(self, connection: Connection, message: dict[str, Any]) -> None:
         state = JobState.COMPLETED if message["type"] == "job:complete" else JobState(message["state"])
         told = Transition(message["jobId"], state, message["seq"], message["jobSeq"])
         connection.entries.append(told)
         if self._joined and self._cursor is not None:
             self._cursor = max(self._cursor, told.seq)
         if state.terminal:
-            await self._end(told.job_id, state)
+            self._end(told.job_id, state)
 
-    async def _end(self, job_id: str, state: JobState) -> None:
+    def _end(self, job_id: str, state: JobState) -> None:
         self.ended[job_id] = state
-        async with self._heard:
-            self._heard.notify_all()
+        if job_id in self._over:
+            self._over[job_id].set()
 
     def _fail_answers(self) -> None:
         for answer in self._answers.values():
@@ -308,10 +308,11 @@ class Client:
     async def follow(self, job_id: str, *, eagerly: bool) -> None:
         """Until it is over: by what the socket says, and by asking now and then, in case that was away."""
         patience_s = POLL_S if eagerly else 8 * POLL_S
+        over = self._over.setdefault(job_id, asyncio.Event())
         while job_id not in self.ended:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_s), self._heard:
-                    await self._heard.wait_for(lambda: job_id in self.ended)
+                async with asyncio.timeout(patience_s):
+                    await over.wait()
             if job_id not in self.ended or eagerly:
                 await self._poll(job_id)
 
@@ -327,7 +328,7 @@ class Client:
         state = JobState(view["state"])
         self.polled.append(Polled(job_id, state, view["seq"]))
         if state.terminal:
-            await self._end(job_id, state)
+            self._end(job_id, state)
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """A decoded answer; Refused by what the server says, httpx.HTTPError if it says nothing."""

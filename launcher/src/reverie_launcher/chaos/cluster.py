@@ -25,15 +25,23 @@ DRAIN_S: Final = 5.0
 #: At the end everything was read back already: what takes longer to stop is killed.
 STOP_S: Final = 1.0
 LISTEN_TRIES: Final = 20
+#: Jobs that are over are purged after this long: else each start would read all that ever happened in a long run.
+RETENTION_H: Final = 0.1
 _GATEWAY, _INFERENCE = (
     next(each for each in SERVICES if each.name == name) for name in ("gateway", "inference")
 )
+_LIGHT = _INFERENCE._replace(module="reverie_launcher.chaos.light_worker")
 
 
 class Cluster:
-    """Members by role; `start` returns when all are ready, `stop` leaves no process behind."""
+    """Members by role; `start` returns when all are ready, `stop` leaves no process behind.
 
-    def __init__(self, folder: Path, *, gateways: int, workers: int, model: str, rng: random.Random) -> None:
+    The last `light` of the workers only pretend to paint, see `light_worker`; the others run `model`.
+    """
+
+    def __init__(
+        self, folder: Path, *, gateways: int, workers: int, model: str, rng: random.Random, light: int = 0
+    ) -> None:
         self.folder = folder
         self.storage = folder / "storage"
         self.said: list[WorkerSaid] = []
@@ -44,7 +52,8 @@ class Cluster:
         self.server = NatsServer(folder / "nats", self._environment, rng)
         self.nats = self._member("nats", self.server.prepare)
         self.gateways = [f"gateway-{number}" for number in range(gateways)]
-        self.workers = [f"worker-{number}" for number in range(workers)]
+        self.workers = [f"worker-{number}" for number in range(workers + light)]
+        self.light = frozenset(self.workers[workers:])
         self.members: dict[str, Member] = {"nats": self.nats}
         #: A service's connections to nats-server, by the service's name.
         self.bus_links: dict[str, FaultProxy] = {}
@@ -59,10 +68,11 @@ class Cluster:
         for name in self.gateways:
             port = self.gateway_ports[name] = choose_port(self._rng)
             self.client_links[name] = await self._listen(port)
-            await self._add(name, _GATEWAY, {"gateway": {"port": str(port)}})
+            values = {"port": str(port), "retention_h": f"{RETENTION_H:g}"}
+            await self._add(name, _GATEWAY, {"gateway": values})
         for name in self.workers:
             values = {"model": self._model, "name": name, "device": "cpu", "threads": "1", "offline": "true"}
-            await self._add(name, _INFERENCE, {"inference": values})
+            await self._add(name, _LIGHT if name in self.light else _INFERENCE, {"inference": values})
         for member in self.members.values():
             await member.wait_ready()
 
@@ -152,10 +162,10 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, gateways: int, workers: int, model: str, rng: random.Random
+    folder: Path, *, gateways: int, workers: int, model: str, rng: random.Random, light: int = 0
 ) -> AsyncIterator[Cluster]:
     """A started cluster; stopped at the end, whatever happens."""
-    cluster = Cluster(folder, gateways=gateways, workers=workers, model=model, rng=rng)
+    cluster = Cluster(folder, gateways=gateways, workers=workers, model=model, rng=rng, light=light)
     try:
         await cluster.start()
         yield cluster

@@ -27,7 +27,8 @@ def chaos(
     faults: Annotated[
         int | None, typer.Option(min=0, help="How many faults; a tenth of the jobs, at least 5.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Inference workers.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Inference workers with the built-in model.")] = 1,
+    light: Annotated[int, typer.Option(min=0, help="Workers with an engine that only pretends.")] = 3,
     gateways: Annotated[int, typer.Option(min=1, help="Gateways.")] = 2,
     clients: Annotated[int, typer.Option(min=1, help="Clients, each with a socket.")] = 4,
     only: Annotated[
@@ -52,6 +53,7 @@ def chaos(
         span_s=minutes * 60,
         faults=max(FEWEST_FAULTS, round(jobs * FAULT_SHARE)) if faults is None else faults,
         workers=workers,
+        light=light,
         gateways=gateways,
         clients=clients,
         only=tuple(only or ()),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
@@ -16,8 +18,18 @@ from reverie_launcher.chaos.plan import Fault, FaultKind, Link
 from reverie_launcher.chaos.proxy import FaultProxy
 
 #: How long an armed crash point waits for somebody to come by.
-ARMED_S: Final = 10.0
+ARMED_S: Final = 4.0
 POLL_S: Final = 0.05
+
+
+#: A worker whose disk is full can still write this much of a file.
+LEFT_BYTES: Final = 100
+AT_WORKER: Final = (
+    FaultKind.KILL_WORKER,
+    FaultKind.FREEZE_WORKER,
+    FaultKind.CRASH_WORKER,
+    FaultKind.FILL_DISK,
+)
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -78,7 +90,7 @@ class Injector:
             names = cluster.workers if fault.link is Link.WORKER else cluster.gateways
             leg = "clients of " if fault.link is Link.CLIENTS else "bus of "
             return leg + names[fault.target % len(names)]
-        at_worker = kind in (FaultKind.KILL_WORKER, FaultKind.FREEZE_WORKER, FaultKind.CRASH_WORKER)
+        at_worker = kind in AT_WORKER
         names = cluster.workers if at_worker else cluster.gateways
         # One that serves, if there is one: a start can take longer than the pause between two faults.
         serving = [name for name in names if cluster.members[name].ready.is_set() and name not in self._busy]
@@ -92,14 +104,20 @@ class Injector:
         member = self._cluster.members[on]
         match fault.kind:
             case FaultKind.KILL_WORKER | FaultKind.KILL_GATEWAY | FaultKind.KILL_NATS:
-                if not member.kill(down_s=fault.lasts_s):
-                    return False
-                await asyncio.sleep(fault.lasts_s)
-                return True
+                carry_out = self._kill(member, fault.lasts_s)
+            case FaultKind.FILL_DISK:
+                carry_out = self._fill_disk(member, fault.lasts_s)
             case FaultKind.CRASH_WORKER | FaultKind.CRASH_GATEWAY:
-                return await self._crash(fault, member)
+                carry_out = self._crash(fault, member)
             case _:
-                return await self._freeze(member, fault.lasts_s)
+                carry_out = self._freeze(member, fault.lasts_s)
+        return await carry_out
+
+    async def _kill(self, member: Member, lasts_s: float) -> bool:
+        if not member.kill(down_s=lasts_s):
+            return False
+        await asyncio.sleep(lasts_s)
+        return True
 
     async def _freeze(self, member: Member, lasts_s: float) -> bool:
         if not member.freeze():
@@ -120,6 +138,20 @@ class Injector:
             await asyncio.sleep(fault.lasts_s)
             member.thaw()
         return hit
+
+    async def _fill_disk(self, member: Member, lasts_s: float) -> bool:
+        """Files of this process grow no further: a write ends in the middle of the file and fails (Linux)."""
+        pid = member.pid
+        if pid is None or not sys.platform.startswith("linux"):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (LEFT_BYTES, hard))
+            await asyncio.sleep(lasts_s)
+            if member.pid == pid:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+            return True
+        return False
 
     async def _lose_storage(self, fault: Fault) -> bool:
         self._cluster.lose_storage()

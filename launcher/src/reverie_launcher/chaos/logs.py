@@ -7,28 +7,35 @@ What comes before `Joined` on a connection is a snapshot of the present, not new
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 
 from reverie_launcher.chaos.evidence import (
     Connection,
     Evidence,
+    History,
     Resumed,
     Retold,
     Transition,
 )
 from reverie_launcher.chaos.violations import Promise, Violation
 
-#: What was committed, by revision.
-Committed = Mapping[int, Transition]
+
+class Committed:
+    """What was committed, by revision; `seqs` are the revisions in order."""
+
+    def __init__(self, history: History) -> None:
+        self.by_seq = {
+            revision.seq: Transition(job_id, revision.job.state, revision.seq, revision.job.job_seq)
+            for job_id, revisions in history.items()
+            for revision in revisions
+        }
+        self.seqs = sorted(self.by_seq)
 
 
 def judge_logs(evidence: Evidence) -> Iterator[Violation]:
     """Violations in every client's log and in the bus's."""
-    committed = {
-        revision.seq: Transition(job_id, revision.job.state, revision.seq, revision.job.job_seq)
-        for job_id, revisions in evidence.history.items()
-        for revision in revisions
-    }
+    committed = Committed(evidence.history)
     for connections in evidence.client_logs:
         yield from judge_client(connections, committed)
     for connection in evidence.bus_log:
@@ -60,7 +67,7 @@ def judge_client(connections: Iterable[Connection], committed: Committed) -> Ite
 
 
 def _judge_truth(told: Transition, committed: Committed, name: str) -> Iterator[Violation]:
-    if committed.get(told.seq) != told:
+    if committed.by_seq.get(told.seq) != told:
         what = f"{name}: {told.state} at revision {told.seq} was never committed"
         yield Violation(Promise.LOG_TRUE, told.job_id, what)
 
@@ -111,9 +118,11 @@ class _Stretch:
 
     def missing(self, committed: Committed) -> Iterator[Violation]:
         """What the client should have heard before the last thing that it heard."""
-        for seq, transition in committed.items():
-            if not self._start < seq <= self._highest or seq in self._heard:
+        first, last = bisect_right(committed.seqs, self._start), bisect_right(committed.seqs, self._highest)
+        for seq in committed.seqs[first:last]:
+            if seq in self._heard:
                 continue
+            transition = committed.by_seq[seq]
             if seq <= self._covered.get(transition.job_id, 0):
                 continue  # a later state of the job was told instead, in answer to a repeated submit
             what = f"{transition.state} at revision {seq} was never told, revision {self._highest} was"

@@ -66,6 +66,11 @@ class Member:
         self._process.kill()
         return True
 
+    @property
+    def pid(self) -> int | None:
+        """Process id, None while there is no process."""
+        return self._process.pid if self._process is not None else None
+
     def freeze(self) -> bool:
         """SIGSTOP.  False if it is not there."""
         return self._signal(signal.SIGSTOP, "frozen")

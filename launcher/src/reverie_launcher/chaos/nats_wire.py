@@ -9,13 +9,13 @@ import asyncio
 import base64
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from reverie_launcher.chaos.evidence import History, Revision
+from reverie_launcher.chaos.evidence import Revision
 from reverie_protocol.jobs import Job
 
 JOBS_STREAM: Final = "KV_jobs"
@@ -186,18 +186,21 @@ async def last_sequence(wire: NatsWire) -> int:
     return (await _span(wire)).last_seq
 
 
-async def read_history(wire: NatsWire) -> History:
-    """Every revision that the server kept, by job; WireLost if it stops answering."""
+async def read_revisions(wire: NatsWire, *, after: int = 0) -> AsyncIterator[tuple[int, list[Revision]]]:
+    """What the server kept after a revision, in windows: how far each reaches, and what is in it.
+
+    WireLost if the server stops answering.
+    """
     span = await _span(wire)
-    history: History = {}
-    for start in range(max(span.first_seq, 1), span.last_seq + 1, WINDOW):
+    for start in range(max(span.first_seq, after + 1), span.last_seq + 1, WINDOW):
         window = range(start, min(start + WINDOW, span.last_seq + 1))
-        for found in await asyncio.gather(*(_message(wire, seq) for seq in window)):
-            if found is not None and not _is_deletion(found):
-                at = msgspec.convert(found.time, type=datetime).timestamp()
-                job = msgspec.json.decode(base64.b64decode(found.data), type=Job)
-                history.setdefault(job.id, []).append(Revision(found.seq, at, job))
-    return history
+        found = await asyncio.gather(*(_message(wire, seq) for seq in window))
+        yield window[-1], [_revision(each) for each in found if each is not None and not _is_deletion(each)]
+
+
+def _revision(found: _Found) -> Revision:
+    at = msgspec.convert(found.time, type=datetime).timestamp()
+    return Revision(found.seq, at, msgspec.json.decode(base64.b64decode(found.data), type=Job))
 
 
 def _is_deletion(found: _Found) -> bool:

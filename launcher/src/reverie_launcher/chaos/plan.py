@@ -29,6 +29,7 @@ class FaultKind(StrEnum):
     STALL_LINK = "stall-link"
     GARBLE_LINK = "garble-link"
     LOSE_STORE = "lose-store"
+    FILL_DISK = "fill-disk"
 
 
 class Link(StrEnum):
@@ -70,6 +71,7 @@ WEIGHTS: Final[dict[FaultKind, int]] = {
     FaultKind.STALL_LINK: 3,
     FaultKind.GARBLE_LINK: 2,
     FaultKind.LOSE_STORE: 1,
+    FaultKind.FILL_DISK: 2,
 }
 #: Seconds that a fault lasts, from and to.  A frozen worker wakes before and after its lease of 2 s is over.
 LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
@@ -86,6 +88,7 @@ LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
     FaultKind.STALL_LINK: (0.5, 6.0),
     FaultKind.GARBLE_LINK: (0.0, 0.0),
     FaultKind.LOSE_STORE: (0.2, 3.0),
+    FaultKind.FILL_DISK: (0.2, 3.0),
 }
 DELAY_S: Final = (0.01, 0.4)
 
@@ -149,6 +152,7 @@ def _fault(rng: random.Random, kind: FaultKind, at_s: float, *, workers: int, ga
         FaultKind.KILL_WORKER,
         FaultKind.FREEZE_WORKER,
         FaultKind.CRASH_WORKER,
+        FaultKind.FILL_DISK,
     )
     points = {FaultKind.CRASH_WORKER: WORKER_POINTS, FaultKind.CRASH_GATEWAY: GATEWAY_POINTS}.get(kind)
     return Fault(

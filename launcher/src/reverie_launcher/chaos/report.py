@@ -29,6 +29,7 @@ class Setup(msgspec.Struct, frozen=True):
     span_s: float
     faults: int
     workers: int = 2
+    light: int = 0
     gateways: int = 2
     clients: int = 4
     settle_s: float = 60.0

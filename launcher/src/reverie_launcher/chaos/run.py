@@ -16,11 +16,11 @@ import httpx
 import msgspec
 from PIL import Image
 
+from reverie_launcher.chaos.archive import Archive
 from reverie_launcher.chaos.client import Client, DeafClient
 from reverie_launcher.chaos.cluster import Cluster, running
 from reverie_launcher.chaos.evidence import Evidence, History, OutputRead, Unexpected
 from reverie_launcher.chaos.injector import Injector
-from reverie_launcher.chaos.nats_wire import NatsWire, WireLost, read_history
 from reverie_launcher.chaos.observer import Observer
 from reverie_launcher.chaos.oracle import judge
 from reverie_launcher.chaos.plan import Fault, plan_faults
@@ -30,6 +30,9 @@ from reverie_launcher.chaos.workload import plan_jobs
 READY_POLL_S: Final = 0.1
 HTTP_TIMEOUT_S: Final = 5.0
 READ_TRIES: Final = 5
+READ_PAUSE_S: Final = 0.2
+#: Requests in flight while the outputs are read.
+READERS: Final = 4
 
 
 async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[str], None]) -> Report:
@@ -39,19 +42,28 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
         seed=setup.seed,
         count=setup.faults,
         span_s=setup.span_s,
-        workers=setup.workers,
+        workers=setup.workers + setup.light,
         gateways=setup.gateways,
         only=setup.only,
     )
     began = time.time()
-    tell(f"starting nats-server, {setup.gateways} gateways and {setup.workers} workers")
+    tell(
+        f"starting nats-server, {setup.gateways} gateways, "
+        f"{setup.workers} workers with a model and {setup.light} without"
+    )
     async with running(
-        folder, gateways=setup.gateways, workers=setup.workers, model=model, rng=rng
+        folder,
+        gateways=setup.gateways,
+        workers=setup.workers,
+        light=setup.light,
+        model=model,
+        rng=rng,
     ) as cluster:
         observer, injector = Observer(lambda: cluster.server.port), Injector(cluster)
+        archive = Archive(lambda: cluster.server.port)
         unexpected: list[Unexpected] = []
         clients = _clients(setup, cluster, unexpected)
-        async with observer.run(), _readiness(cluster) as readiness, _deaf(cluster):
+        async with observer.run(), archive.run(), _readiness(cluster) as readiness, _deaf(cluster):
             tell(
                 f"{setup.jobs} jobs of {setup.clients} clients and {len(faults)} faults in {setup.span_s:g} s"
             )
@@ -60,7 +72,7 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
             )
         # Last of all, so that nobody has been told anything that is not in it.
         tell("reading everything back" if settled else "nothing moves any more; reading everything back")
-        history = await read_all(cluster)
+        history = await archive.read_all()
         outputs = await read_outputs(cluster, history)
         ended = time.time()
         tell("stopping")
@@ -177,33 +189,26 @@ async def _ready(http: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
-async def read_all(cluster: Cluster) -> History:
-    """The bucket's whole history, in spite of what was disturbed a moment ago."""
-    for _ in range(READ_TRIES):
-        with contextlib.suppress(WireLost):
-            wire = await NatsWire.open(cluster.server.port)
-            try:
-                return await read_history(wire)
-            finally:
-                await wire.close()
-        await asyncio.sleep(1.0)
-    raise RuntimeError("the bucket's history cannot be read")
-
-
 async def read_outputs(cluster: Cluster, history: History) -> dict[str, OutputRead | None]:
     """Every output that a record names, as a gateway serves it."""
     keys = {output.key for revisions in history.values() for output in revisions[-1].job.outputs}
-    read: dict[str, OutputRead | None] = {}
-    url = cluster.direct_url(cluster.gateways[0])
-    async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False, verify=False) as http:
-        for key in sorted(keys):
-            read[key] = None
+    read: dict[str, OutputRead | None] = dict.fromkeys(keys)
+    left = sorted(keys)
+
+    async def read_some(http: httpx.AsyncClient, number: int) -> None:
+        url = cluster.direct_url(cluster.gateways[number % len(cluster.gateways)])
+        while left:
+            key = left.pop()
             for _ in range(READ_TRIES):
                 with contextlib.suppress(httpx.HTTPError):
                     answer = await http.get(f"{url}/storage/{key}")
                     if answer.is_success:
                         read[key] = _describe(answer.content)
                         break
+                await asyncio.sleep(READ_PAUSE_S)
+
+    async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False, verify=False) as http:
+        await asyncio.gather(*(read_some(http, number) for number in range(READERS)))
     return read
 
 

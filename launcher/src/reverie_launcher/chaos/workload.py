@@ -13,7 +13,7 @@ SUBMIT_SHARE: Final = 0.85
 SIZE: Final = "64x64"
 #: Denoising steps: mostly as few as may be, some jobs long enough to be under way when something happens.
 STEPS: Final = (2, 4, 20, 60, 150)
-STEPS_WEIGHTS: Final = (25, 35, 20, 10, 10)
+STEPS_WEIGHTS: Final = (35, 40, 15, 6, 4)
 
 
 class Path(StrEnum):
