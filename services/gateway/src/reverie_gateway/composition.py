@@ -71,7 +71,7 @@ async def serve(
         store_bucket = await bus.bucket(JOBS)
         store = JobStore(store_bucket, new_op=lambda: secrets.token_hex(8))
         jobs_mirror, workers_mirror = JobMirror(), WorkerMirror()
-        watches = Watches(bus)
+        watches = Watches(bus, clock=clock)
         retention_s = settings.gateway.retention_h * 3600
         hub = Hub(jobs_mirror, EventLog(retention_s=retention_s), on_watch=watches.begin, clock=clock)
         await stack.enter_async_context(follow(jobs_mirror, store_bucket, history=True))

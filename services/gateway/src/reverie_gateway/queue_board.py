@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
@@ -17,6 +17,7 @@ from reverie_jobs.mirror import JobMirror
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.jobs import Job, Lane
 from reverie_protocol.server_messages import QueueRow, QueueState, QueueStateChanged
+from reverie_runtime.actors import acting
 from reverie_runtime.clock import Clock
 
 #: Changes within this time are told together, in seconds.
@@ -68,23 +69,16 @@ class QueueBoard:
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Push changes while the context is open."""
-        task = asyncio.create_task(self._loop(), name="queue-board")
-        try:
+        async with acting(self._round, name="queue-board", clock=self._clock):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def _loop(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(REFRESH_S if self._jobs.running else None):
-                    await self._dirty.wait()
-            except TimeoutError:
-                pass
-            await self._clock.sleep(DEBOUNCE_S)
-            self._dirty.clear()
-            self._push()
+    async def _round(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_S if self._jobs.running else None):
+                await self._dirty.wait()
+        await self._clock.sleep(DEBOUNCE_S)
+        self._dirty.clear()
+        self._push()
 
     def _push(self) -> None:
         """One frame for each viewer who sees ids in it, and one for all the others."""

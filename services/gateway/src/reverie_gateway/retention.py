@@ -6,7 +6,6 @@ again since (a repeated idempotency key makes the same id) is left alone.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +15,8 @@ import structlog
 from reverie_jobs.mirror import JobMirror
 from reverie_jobs.store import JobStore, Stored
 from reverie_protocol.jobs import Job
-from reverie_runtime.bus.port import BusError, RevisionConflict
+from reverie_runtime.actors import acting
+from reverie_runtime.bus.port import RevisionConflict
 from reverie_runtime.clock import Clock
 
 ROUND_S = 60.0
@@ -39,16 +39,13 @@ class Janitor:
         self._jobs = jobs
         self._clock = clock
         self._retention_s = retention_s
+        self._pause_s = 0.0
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Clean up at once and then every `ROUND_S` while the context is open."""
-        task = asyncio.create_task(self._loop(), name="janitor")
-        try:
+        async with acting(self._round, name="janitor", clock=self._clock):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def clean(self) -> int:
         """One round; how many jobs were forgotten."""
@@ -63,15 +60,9 @@ class Janitor:
                 await self._store.purge(stored)
         return len(old)
 
-    async def _loop(self) -> None:
-        while True:
-            try:
-                forgotten = await self.clean()
-            except BusError as error:
-                log.info("retention waits for the bus", reason=str(error))
-            except Exception:
-                log.exception("a round of retention failed")
-            else:
-                if forgotten:
-                    log.info("old jobs forgotten", count=forgotten)
-            await self._clock.sleep(ROUND_S)
+    async def _round(self) -> None:
+        await self._clock.sleep(self._pause_s)
+        self._pause_s = ROUND_S
+        forgotten = await self.clean()
+        if forgotten:
+            log.info("old jobs forgotten", count=forgotten)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -16,6 +17,7 @@ from reverie_gateway.storage_probe import StorageProbe
 from reverie_jobs.mirror import Change, WorkerMirror
 from reverie_protocol.jobs import Vram, Worker, WorkerState
 from reverie_protocol.server_messages import QueueState, SystemStatus
+from reverie_runtime.actors import acting
 from reverie_runtime.clock import Clock
 
 #: Changes within this time are told together, in seconds.
@@ -74,23 +76,16 @@ class StatusBoard:
     @asynccontextmanager
     async def run(self, hub: Hub) -> AsyncIterator[None]:
         """Push changes while the context is open."""
-        task = asyncio.create_task(self._loop(hub), name="status-board")
-        try:
+        async with acting(partial(self._round, hub), name="status-board", clock=self._clock):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def _loop(self, hub: Hub) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(ALIVE_S / 2):  # silence is a change too
-                    await self._dirty.wait()
-            except TimeoutError:
-                pass
-            await self._clock.sleep(DEBOUNCE_S)
-            self._dirty.clear()
-            self._push(hub)
+    async def _round(self, hub: Hub) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ALIVE_S / 2):  # silence is a change too
+                await self._dirty.wait()
+        await self._clock.sleep(DEBOUNCE_S)
+        self._dirty.clear()
+        self._push(hub)
 
     def _push(self, hub: Hub) -> None:
         platform = self._platform()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from reverie_protocol.server_messages import StorageHealth
+from reverie_runtime.actors import acting
 from reverie_runtime.clock import Clock
 from reverie_storage.port import Storage, StorageUnavailable
 
@@ -63,14 +64,9 @@ class StorageProbe:
     async def run(self) -> AsyncIterator[None]:
         """Check once before entering, then regularly while the context is open."""
         await self.check()
-        task = asyncio.create_task(self._loop(), name="storage-probe")
-        try:
+        async with acting(self._round, name="storage-probe", clock=self._clock):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def _loop(self) -> None:
-        while True:
-            await self._clock.sleep(PROBE_INTERVAL_S)
-            await self.check()
+    async def _round(self) -> None:
+        await self._clock.sleep(PROBE_INTERVAL_S)
+        await self.check()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from reverie_protocol.subjects import WATCH_REPEAT_S, job_watch
-from reverie_runtime.bus.port import Bus, BusError
+from reverie_runtime.actors import acting
+from reverie_runtime.bus.port import Bus
+from reverie_runtime.clock import Clock
 
 
 class Watches:
     """An actor that tells workers which jobs are watched: at once, then every `WATCH_REPEAT_S`."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, clock: Clock) -> None:
         self._bus = bus
+        self._clock = clock
+        self._repeat_at = 0.0
         self._new: dict[str, None] = {}
         self._wakened = asyncio.Event()
 
@@ -26,31 +31,18 @@ class Watches:
     @asynccontextmanager
     async def run(self, watched: Callable[[], Iterable[str]]) -> AsyncIterator[None]:
         """Repeat for all that `watched` names while the context is open."""
-        task = asyncio.create_task(self._loop(watched), name="preview-watches")
-        try:
+        async with acting(partial(self._round, watched), name="preview-watches", clock=self._clock):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def _loop(self, watched: Callable[[], Iterable[str]]) -> None:
-        now = asyncio.get_running_loop().time
-        repeat_at = now() + WATCH_REPEAT_S
-        while True:
-            try:
-                async with asyncio.timeout_at(repeat_at):
-                    await self._wakened.wait()
-                job_ids = list(self._new)
-            except TimeoutError:
-                job_ids = list(watched())
-                repeat_at = now() + WATCH_REPEAT_S
-            self._new.clear()
-            self._wakened.clear()
-            await self._publish(job_ids)
-
-    async def _publish(self, job_ids: Iterable[str]) -> None:
+    async def _round(self, watched: Callable[[], Iterable[str]]) -> None:
         try:
-            for job_id in job_ids:
-                await self._bus.publish(job_watch(job_id), b"")
-        except BusError:
-            return  # the next repetition tries again
+            async with asyncio.timeout_at(self._repeat_at):
+                await self._wakened.wait()
+            job_ids = list(self._new)
+        except TimeoutError:
+            job_ids = list(watched())
+            self._repeat_at = asyncio.get_running_loop().time() + WATCH_REPEAT_S
+        self._new.clear()
+        self._wakened.clear()
+        for job_id in job_ids:  # what the bus does not take now, the next repetition tells again
+            await self._bus.publish(job_watch(job_id), b"")

@@ -12,6 +12,7 @@ import structlog
 
 from reverie_inference.worker.patience import wait_up_to
 from reverie_protocol.jobs import Worker
+from reverie_runtime.actors import acting
 from reverie_runtime.bus.port import Bucket, BusError
 from reverie_runtime.clock import Clock
 
@@ -43,17 +44,14 @@ class Heartbeat:
     async def run(self) -> AsyncIterator[None]:
         """Beat during the block, then withdraw the record."""
         await self.beat()
-        task = asyncio.create_task(self._loop(), name="heartbeat")
         try:
-            yield
+            async with acting(self._round, name="heartbeat", clock=self._clock):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(BusError):
                 await self._bucket.delete(self._key)
 
-    async def _loop(self) -> None:
-        while True:
-            await wait_up_to(self._news, BEAT_S, self._clock)
-            self._news.clear()
-            await self.beat()
+    async def _round(self) -> None:
+        await wait_up_to(self._news, BEAT_S, self._clock)
+        self._news.clear()
+        await self.beat()
