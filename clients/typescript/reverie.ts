@@ -1061,7 +1061,8 @@ export interface QueueControlPatch {
  *
  * `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
  * write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
- * runs it, `attempt` counts claims, `crashes` the workers lost under it.  `cancel` asks a running job to stop.
+ * runs it, `attempt` counts claims.  `lost_workers` are the keys of the workers that were lost while they ran it
+ * and were not heard of since, `crashes` how many they are.  `cancel` asks a running job to stop.
  * Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
  */
 export interface Job {
@@ -1078,6 +1079,7 @@ export interface Job {
   attempt: number;
   /** a count; 0..; default 0 */
   crashes: number;
+  lostWorkers: readonly string[];
   worker: string | null;
   op: string;
   /** position among the events of this job; 0..; default 1 */

@@ -104,6 +104,60 @@ async def test_the_job_of_a_worker_that_answers_is_left_alone(scene: Scene, stac
     assert (await scene.state()).state is JobState.RUNNING
 
 
+async def test_a_job_whose_workers_freeze_and_come_back_is_never_taken_for_a_killer(
+    scene: Scene, stack: AsyncExitStack
+) -> None:
+    await scene.reap(stack)
+    await scene.clock.advance(LEASE_S + 1)
+    frozen = ""
+
+    async def answer(message: Message) -> None:
+        if not message.subject.endswith(frozen):
+            await scene.workers_bus.publish(message.reply, b"")
+
+    for number in range(1, 7):
+        frozen = f".{number}"
+        await scene.workers_bus.subscribe(worker_ping(f"w.{number}"), answer)
+        if number == 1:
+            await scene.running_job(worker="w.1")
+        else:
+            worker = f"w.{number}"
+            await scene.store.apply("j", partial(claim, worker=worker, now=scene.clock.time()))
+        await scene.clock.advance(LEASE_S + 0.5)
+        job = await scene.state()
+        assert (job.state, job.lost_workers[-1]) == (JobState.QUEUED, f"w.{number}")
+    assert (await scene.state()).crashes < 3
+
+
+async def test_a_job_whose_workers_die_fails_at_the_third(scene: Scene, stack: AsyncExitStack) -> None:
+    await scene.reap(stack)
+    await scene.clock.advance(LEASE_S + 1)
+    await scene.running_job(worker="w.1")
+    await scene.clock.advance(0.6)
+    for number in (2, 3):
+        assert (await scene.state()).state is JobState.QUEUED
+        await scene.store.apply("j", partial(claim, worker=f"w.{number}", now=scene.clock.time()))
+        await scene.clock.advance(0.6)
+    job = await scene.state()
+    assert job.error is not None
+    assert job.error.code == ErrorCode.CRASH_LOOP
+
+
+async def test_the_silence_of_one_worker_does_not_delay_the_verdict_on_another(
+    scene: Scene, stack: AsyncExitStack
+) -> None:
+    async def say_nothing(message: Message) -> None:
+        return
+
+    await scene.workers_bus.subscribe(worker_ping("frozen.1"), say_nothing)
+    await scene.reap(stack)
+    await scene.running_job("held", worker="frozen.1")
+    await scene.clock.advance(LEASE_S - 1)
+    await scene.running_job("lost", worker="gone.1")
+    await scene.clock.advance(1.2)
+    assert (await scene.state("lost")).state is JobState.QUEUED
+
+
 async def test_after_the_server_was_away_nobody_is_declared_dead_for_a_lease(
     scene: Scene, stack: AsyncExitStack
 ) -> None:

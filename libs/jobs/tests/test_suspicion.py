@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from reverie_jobs.reaper import Suspicion
 
 LEASE = 2.0
@@ -19,7 +22,7 @@ def tick_until(suspicion: Suspicion, start: float, stop: float, *, answering: bo
         now = start + step * 0.2
         suspicion.tick(["w"], now=now)
         if answering:
-            suspicion.answered("w", now=now)
+            suspicion.answered("w")
 
 
 def test_a_worker_that_answers_is_never_suspected() -> None:
@@ -32,8 +35,10 @@ def test_a_worker_silent_for_a_lease_is_dead_and_not_before() -> None:
     suspicion = listening()
     tick_until(suspicion, 0, 10, answering=True)
     tick_until(suspicion, 10.2, 11.8)
-    assert suspicion.dead(now=11.9) == set()
+    assert suspicion.dead(now=11.8) == set()
+    suspicion.tick(["w"], now=12.0)
     assert suspicion.dead(now=12.0) == {"w"}
+    assert not suspicion.gone("w")
 
 
 def test_nobody_listening_twice_is_death_without_waiting_for_the_lease() -> None:
@@ -49,7 +54,7 @@ def test_an_answer_between_two_absences_clears_the_suspicion() -> None:
     suspicion = listening()
     tick_until(suspicion, 0, 10, answering=True)
     suspicion.absent("w")
-    suspicion.answered("w", now=10.1)
+    suspicion.answered("w")
     suspicion.absent("w")
     assert suspicion.dead(now=10.4) == set()
 
@@ -78,16 +83,39 @@ def test_after_we_were_frozen_ourselves_nobody_is_accused_for_a_lease() -> None:
     tick_until(suspicion, 0, 10, answering=True)
     suspicion.tick(["w"], now=100)
     assert suspicion.dead(now=100) == set()
-    tick_until(suspicion, 100.2, 101.8)
-    assert suspicion.dead(now=102.2) == {"w"}
+    tick_until(suspicion, 100.2, 102.0)
+    assert suspicion.dead(now=102.0) == {"w"}
 
 
-def test_rounds_that_wait_for_a_silent_worker_are_no_freeze_of_ours() -> None:
+def test_a_busy_round_of_ours_is_no_silence_of_others() -> None:
     suspicion = listening()
-    for step in range(20):
-        suspicion.tick(["w", "frozen"], now=step * 0.9)
-        suspicion.answered("w", now=step * 0.9)
-    assert suspicion.dead(now=19 * 0.9) == {"frozen"}
+    tick_until(suspicion, 0, 10, answering=True)
+    suspicion.awake(now=19)
+    suspicion.tick(["w"], now=19.2)
+    assert suspicion.dead(now=19.2) == set()
+
+
+@given(st.lists(st.floats(0.2, 1.1), min_size=5, max_size=60), st.integers(1, 4))
+def test_who_is_late_itself_accuses_nobody_that_answers_some_of_its_pings(
+    pauses: list[float], answers_each: int
+) -> None:
+    suspicion, now = listening(), 10.0
+    for number, pause in enumerate(pauses):
+        now += pause
+        suspicion.tick(["w"], now=now)
+        assert suspicion.dead(now=now) == set()
+        if number % answers_each == 0:
+            suspicion.answered("w")
+
+
+@given(st.lists(st.floats(0.2, 1.1), min_size=11, max_size=40))
+def test_who_is_late_itself_notices_the_silent_all_the_same(pauses: list[float]) -> None:
+    suspicion, now = listening(), 10.0
+    suspicion.tick(["w"], now=now)
+    for pause in pauses:
+        now += pause
+        suspicion.tick(["w"], now=now)
+    assert suspicion.dead(now=now) == {"w"}
 
 
 def test_a_worker_without_jobs_is_no_longer_watched() -> None:

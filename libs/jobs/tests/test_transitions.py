@@ -146,6 +146,86 @@ def test_a_job_that_kills_its_workers_fails_as_a_crash_loop() -> None:
     assert job.error.code == ErrorCode.CRASH_LOOP
 
 
+def test_workers_that_came_back_were_not_killed_by_the_job() -> None:
+    job = queued()
+    for round_ in range(1, 10):
+        job = claim(job, worker=f"w.{round_}", now=round_)
+        held = Claim("j", f"w.{round_}", round_)
+        job = requeue(job, held, crashed=True, gone=False, alive=job.lost_workers, now=round_)
+    assert (job.state, job.crashes, job.lost_workers) == (JobState.QUEUED, 1, ("w.9",))
+
+
+def test_a_worker_that_is_only_silent_does_not_complete_the_number() -> None:
+    job = queued()
+    for round_ in range(1, MAX_CRASHES + 1):
+        job = claim(job, worker=f"w.{round_}", now=round_)
+        job = requeue(job, Claim("j", f"w.{round_}", round_), crashed=True, gone=False, now=round_)
+    assert (job.state, job.crashes) == (JobState.QUEUED, MAX_CRASHES)
+    job = claim(job, worker="w.4", now=9)
+    job = requeue(job, Claim("j", "w.4", 4), crashed=True, gone=False, now=9)
+    assert job.error is not None
+    assert job.error.code == ErrorCode.CRASH_LOOP
+
+
+class Verdict(RuleBasedStateMachine):
+    """Workers that die, freeze, are cut off and come back under one job: only deaths may fail it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.job = queued()
+        self.hidden: set[str] = set()  # frozen: may come back
+        self.dead: set[str] = set()
+        self.workers = 0
+        self.unheard_at_verdict = 0
+
+    def lose(self, *, gone: bool) -> None:
+        worker = self.job.worker or ""
+        unheard = self.hidden | self.dead
+        alive = {each for each in self.job.lost_workers if each not in unheard}
+        lost = set(self.job.lost_workers) - alive - {worker}
+        self.job = requeue(
+            self.job, Claim("j", worker, self.job.attempt), crashed=True, gone=gone, alive=alive, now=9
+        )
+        assert (self.job.state is JobState.FAILED) == (len(lost) + gone >= MAX_CRASHES)
+        self.unheard_at_verdict = len(unheard)
+
+    @precondition(lambda self: self.job.state is JobState.QUEUED)
+    @rule()
+    def is_claimed(self) -> None:
+        self.workers += 1
+        self.job = claim(self.job, worker=f"w.{self.workers}", now=9)
+
+    @precondition(lambda self: self.job.state is JobState.RUNNING)
+    @rule()
+    def its_worker_dies(self) -> None:
+        self.dead.add(self.job.worker or "")
+        self.lose(gone=True)
+
+    @precondition(lambda self: self.job.state is JobState.RUNNING)
+    @rule()
+    def its_worker_freezes(self) -> None:
+        self.hidden.add(self.job.worker or "")
+        self.lose(gone=False)
+
+    @precondition(lambda self: self.job.state is JobState.RUNNING and not self.dead)
+    @rule()
+    def its_worker_is_cut_off(self) -> None:
+        self.lose(gone=True)
+
+    @rule()
+    def the_frozen_wake(self) -> None:
+        self.hidden.clear()
+
+    @invariant()
+    def who_wakes_is_never_counted_as_dead(self) -> None:
+        if self.job.state is JobState.FAILED:
+            assert self.unheard_at_verdict >= MAX_CRASHES - 1
+
+
+TestVerdict = Verdict.TestCase
+TestVerdict.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
 def test_a_worker_that_drains_gives_a_job_back_without_blame() -> None:
     job = queued()
     for round_ in range(1, 10):

@@ -7,6 +7,7 @@ a compare-and-set.  Time is this process's own monotonic clock; nothing is concl
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,7 +17,7 @@ import structlog
 
 from reverie_jobs.mirror import JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore
-from reverie_jobs.transitions import Claim, Refused, Superseded, expire, overdue, requeue
+from reverie_jobs.transitions import MAX_CRASHES, Claim, Refused, Superseded, expire, overdue, requeue
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import Job
 from reverie_protocol.subjects import worker_key, worker_ping
@@ -36,14 +37,16 @@ LEASE_S = 2.0
 ABSENT_LIMIT = 2
 PING_INTERVAL_S = 0.2
 PING_TIMEOUT_S = 0.5
-#: A round takes no longer than this when a worker does not answer; only what is above it may have been a freeze.
-ROUND_S = PING_INTERVAL_S + PING_TIMEOUT_S
+#: A round of ours that came later than this counts as this long a silence of others.
+COUNTED_S = 2 * PING_INTERVAL_S
+#: Pings of one worker on their way at once; each waits for a lease.
+MOST_UNANSWERED = 10
 
 log = structlog.get_logger(__name__)
 
 
 class _Pulse(msgspec.Struct):
-    heard_at: float
+    silent_s: float = 0.0
     absent: int = 0
 
 
@@ -51,7 +54,8 @@ class Suspicion:
     """Which workers are dead, from what was heard and when; times are monotonic seconds.
 
     Silence counts only while this process itself could hear: it starts anew after each reconnect of our own and
-    after each time we were frozen ourselves (a tick that came a lease too late).
+    after each time we were frozen ourselves (a tick that came half a lease too late).  A tick that came a little
+    late counts as if it had been in time: who is starved of CPU must not take his own slowness for others'.
     """
 
     def __init__(self, *, lease_s: float = LEASE_S) -> None:
@@ -66,46 +70,76 @@ class Suspicion:
         self._pulses.clear()
 
     def tick(self, workers: Iterable[str], *, now: float) -> None:
-        """Which workers are watched from now on; call it regularly."""
-        if self._last_tick is not None and now - self._last_tick > ROUND_S + self._lease_s / 2:
-            self.connection(self._listening_since is not None, now=now)
+        """Which workers are watched from now on; call it every `PING_INTERVAL_S`."""
+        passed = 0.0 if self._last_tick is None else now - self._last_tick
         self._last_tick = now
+        if passed > PING_INTERVAL_S + self._lease_s / 2:
+            self.connection(self._listening_since is not None, now=now)
         watched = set(workers)
         self._pulses = {worker: pulse for worker, pulse in self._pulses.items() if worker in watched}
+        for pulse in self._pulses.values():
+            pulse.silent_s += min(passed, COUNTED_S)
         for worker in watched - self._pulses.keys():
-            self._pulses[worker] = _Pulse(heard_at=now)
+            self._pulses[worker] = _Pulse()
 
     def awake(self, *, now: float) -> None:
-        """This process was busy, not frozen, until now."""
+        """This process was busy, not frozen, until now; what it did not listen to is held against nobody."""
         self._last_tick = now
 
-    def answered(self, worker: str, *, now: float) -> None:
+    def answered(self, worker: str) -> None:
         """The worker answered a ping."""
         if worker in self._pulses:
-            self._pulses[worker] = _Pulse(heard_at=now)
+            self._pulses[worker] = _Pulse()
 
     def absent(self, worker: str) -> None:
         """The server says that nobody listens on the worker's subject."""
         if worker in self._pulses:
             self._pulses[worker].absent += 1
 
+    def gone(self, worker: str) -> bool:
+        """Whether the worker's connection is known to be no more; one that is only silent may be slow."""
+        return worker in self._pulses and self._pulses[worker].absent >= ABSENT_LIMIT
+
     def dead(self, *, now: float) -> set[str]:
         """Workers that are certainly gone, or silent for a lease while we listened for as long."""
         since = self._listening_since
         if since is None or now - since < self._lease_s:
             return set()
+        # Sums of ticks are not exact.
+        enough_s = self._lease_s - PING_INTERVAL_S / 2
         return {
             worker
             for worker, pulse in self._pulses.items()
-            if pulse.absent >= ABSENT_LIMIT or now - pulse.heard_at >= self._lease_s
+            if pulse.absent >= ABSENT_LIMIT or pulse.silent_s >= enough_s
         }
 
 
-async def requeue_lost(store: JobStore, job: Job, *, now: float) -> None:
-    """Queue a dead worker's job again; quietly nothing if it has moved on meanwhile."""
-    held = Claim(job.id, job.worker or "", job.attempt)
+async def answers(bus: Bus, worker: str, *, timeout: float) -> bool | None:
+    """Whether a worker is alive; None if nobody can say: it was silent, or we were not connected."""
     try:
-        moved = await store.apply(job.id, partial(requeue, held=held, crashed=True, now=now))
+        await bus.request(worker_ping(worker), b"", timeout=timeout)
+    except NoResponders:
+        return False
+    except (RequestTimeout, BusUnavailable):
+        return None
+    return True
+
+
+async def requeue_lost(bus: Bus, store: JobStore, job: Job, *, gone: bool, now: float) -> None:
+    """Queue a dead worker's job again; quietly nothing if it has moved on meanwhile.
+
+    Before it could fail as `crash_loop`, the workers that it lost earlier are asked once more: a worker that was
+    frozen, starved or cut off, and came back, was not killed by this job.
+    """
+    alive: set[str] = set()
+    if len(job.lost_workers) + 1 >= MAX_CRASHES:
+        earlier = [worker for worker in job.lost_workers if worker != job.worker]
+        asked = await asyncio.gather(*(answers(bus, worker, timeout=LEASE_S) for worker in earlier))
+        alive = {worker for worker, answer in zip(earlier, asked, strict=True) if answer}
+    held = Claim(job.id, job.worker or "", job.attempt)
+    change = partial(requeue, held=held, crashed=True, gone=gone, alive=alive, now=now)
+    try:
+        moved = await store.apply(job.id, change)
     except (Refused, Superseded, ReverieError):
         return
     log.warning(
@@ -114,6 +148,7 @@ async def requeue_lost(store: JobStore, job: Job, *, now: float) -> None:
         worker=job.worker,
         attempt=job.attempt,
         state=moved.job.state,
+        gone=gone,
     )
 
 
@@ -128,6 +163,9 @@ class Reaper:
         self._jobs = jobs
         self._clock = clock
         self._suspicion = Suspicion(lease_s=lease_s)
+        self._unanswered: Counter[str] = Counter()
+        self._pings: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
         bus.on_connection(self._on_connection)
         if bus.connected:
             self._on_connection(True)
@@ -139,8 +177,9 @@ class Reaper:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for each in (task, *self._pings):
+                each.cancel()
+            await asyncio.gather(task, *self._pings, return_exceptions=True)
 
     def _on_connection(self, connected: bool) -> None:
         self._suspicion.connection(connected, now=self._clock.monotonic())
@@ -153,20 +192,38 @@ class Reaper:
                 log.info("reaper waits for the bus", reason=str(error))
             except Exception:
                 log.exception("a round of the reaper failed")
-            await self._clock.sleep(PING_INTERVAL_S)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next round is due, or a worker turned out to be gone."""
+        self._news.clear()
+        waits = (
+            asyncio.ensure_future(self._clock.sleep(PING_INTERVAL_S)),
+            asyncio.ensure_future(self._news.wait()),
+        )
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
 
     async def _round(self) -> None:
         workers = {job.worker for job in self._jobs.running.values() if job.worker}
         self._suspicion.tick(workers, now=self._clock.monotonic())
-        await asyncio.gather(*(self._ping(worker) for worker in workers))
-        dead = self._suspicion.dead(now=self._clock.monotonic())
-        lost = [job for job in self._jobs.running.values() if job.worker in dead]
-        for job in lost:
-            await requeue_lost(self._store, job, now=self._clock.time())
+        for worker in workers:
+            self._ask(worker)
+        for worker in self._suspicion.dead(now=self._clock.monotonic()):
+            await self._bury(worker)
         for job in tuple(self._jobs.limited.values()):
             if overdue(job, now=self._clock.time()):
                 await self._expire(job)
         self._suspicion.awake(now=self._clock.monotonic())
+
+    async def _bury(self, worker: str) -> None:
+        """Queue again what a dead worker was running."""
+        gone = self._suspicion.gone(worker)
+        for job in [job for job in self._jobs.running.values() if job.worker == worker]:
+            await requeue_lost(self._bus, self._store, job, gone=gone, now=self._clock.time())
 
     async def _expire(self, job: Job) -> None:
         try:
@@ -175,15 +232,27 @@ class Reaper:
             return
         log.info("job was not done in time", job_id=job.id, state=ended.job.state)
 
+    def _ask(self, worker: str) -> None:
+        """Ping a worker without waiting for it: nobody's silence delays the others, and a late answer is one."""
+        if self._unanswered[worker] < MOST_UNANSWERED:
+            self._unanswered[worker] += 1
+            task = asyncio.create_task(self._ping(worker), name=f"ping {worker}")
+            self._pings.add(task)
+            task.add_done_callback(self._pings.discard)
+
     async def _ping(self, worker: str) -> None:
         try:
-            await self._bus.request(worker_ping(worker), b"", timeout=PING_TIMEOUT_S)
-        except NoResponders:
-            self._suspicion.absent(worker)
-        except (RequestTimeout, BusUnavailable):
-            return
-        else:
-            self._suspicion.answered(worker, now=self._clock.monotonic())
+            answer = await answers(self._bus, worker, timeout=LEASE_S)
+            if answer:
+                self._suspicion.answered(worker)
+            elif answer is False:
+                self._suspicion.absent(worker)
+                if self._suspicion.gone(worker):
+                    self._news.set()
+        finally:
+            self._unanswered[worker] -= 1
+            if not self._unanswered[worker]:
+                del self._unanswered[worker]
 
 
 async def withdraw_former_self(
@@ -197,12 +266,8 @@ async def withdraw_former_self(
         key = worker_key(worker.name, worker.incarnation)
         if worker.name != name or key == now_running:
             continue
-        try:
-            await bus.request(worker_ping(key), b"", timeout=PING_TIMEOUT_S)
-        except NoResponders:
+        if await answers(bus, key, timeout=PING_TIMEOUT_S) is False:
             await bucket.delete(key)
-        except (RequestTimeout, BusUnavailable):
-            continue
 
 
 async def requeue_former_self(bus: Bus, store: JobStore, jobs: JobMirror, *, name: str, now: float) -> int:
@@ -212,12 +277,9 @@ async def requeue_former_self(bus: Bus, store: JobStore, jobs: JobMirror, *, nam
     """
     own = [job for job in jobs.running.values() if job.worker and job.worker.rpartition(".")[0] == name]
     for job in own:
-        try:
-            await bus.request(worker_ping(job.worker or ""), b"", timeout=PING_TIMEOUT_S)
-        except NoResponders:
-            await requeue_lost(store, job, now=now)
-        except (RequestTimeout, BusUnavailable):
-            continue
-        else:
+        answer = await answers(bus, job.worker or "", timeout=PING_TIMEOUT_S)
+        if answer is False:
+            await requeue_lost(bus, store, job, gone=True, now=now)
+        elif answer:
             log.error("another worker of this name is alive", worker=job.worker)
     return len(own)

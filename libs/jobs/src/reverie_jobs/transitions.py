@@ -6,7 +6,7 @@ compare-and-set.  See docs/adr/0002 for why there is no second queue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from reverie_protocol.errors import ErrorCode
 from reverie_protocol.jobs import Job, JobError, JobMeta, JobState, Lane, Output
 
-#: A job whose worker was lost this many times is failed instead of being queued again.
+#: A job under which this many workers were lost for good is failed instead of being queued again.
 MAX_CRASHES: Final = 3
 
 
@@ -163,23 +163,37 @@ def cancel_finished(
     return _cancelled(job, outputs=outputs, meta=meta, now=now)
 
 
-def requeue(job: Job, held: Claim, *, crashed: bool, now: float) -> Job:
+def requeue(
+    job: Job,
+    held: Claim,
+    *,
+    crashed: bool,
+    now: float,
+    gone: bool = True,
+    alive: Collection[str] = (),
+) -> Job:
     """Running → queued again, at its old place.
 
-    `crashed` counts against the job: after `MAX_CRASHES` it fails as `crash_loop`.  A job that was to be
-    cancelled becomes cancelled instead.
+    `crashed` counts against the job: after `MAX_CRASHES` workers it fails as `crash_loop`.  Only what is known
+    counts: of the workers lost before, those in `alive` were heard of again and are struck off; the present one may
+    just be slow unless it is `gone`, and then does not complete the number.  A job that was to be cancelled becomes
+    cancelled instead.
     """
     _require(job, held)
     if job.cancel:
         return _cancelled(job, outputs=(), meta=None, now=now)
-    crashes = job.crashes + crashed
-    if crashes >= MAX_CRASHES:
+    lost = tuple(worker for worker in job.lost_workers if worker not in alive and worker != held.worker)
+    certain = len(lost) + (crashed and gone)
+    if crashed:
+        lost = (*lost, held.worker)
+    if crashed and certain >= MAX_CRASHES:
         state = _move(job, Transition.CRASH_LOOP)
-        reason = f"the worker was lost {crashes} times while it ran this job"
+        reason = f"the worker was lost {certain} times while it ran this job"
         return replace(
             job,
             state=state,
-            crashes=crashes,
+            crashes=len(lost),
+            lost_workers=lost,
             error=JobError(ErrorCode.CRASH_LOOP, reason),
             finished_at=now,
             updated_at=now,
@@ -188,7 +202,8 @@ def requeue(job: Job, held: Claim, *, crashed: bool, now: float) -> Job:
     return replace(
         job,
         state=state,
-        crashes=crashes,
+        crashes=len(lost),
+        lost_workers=lost,
         worker=None,
         started_at=None,
         enqueued_at=now,

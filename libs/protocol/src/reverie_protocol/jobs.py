@@ -47,10 +47,14 @@ JobId = Annotated[
 FileRef = Annotated[
     str,
     Meta(
-        pattern=r"^(fileRef:)?[A-Za-z0-9_-]{1,100}$",
-        description="the reference that an upload returned, with or without `fileRef:` before it",
+        pattern=r"^(fileRef:)?[A-Za-z0-9_-]{1,100}(\.[a-z0-9]{1,8})?$",
+        description="the reference that an upload returned, or the key of a stored picture, with or without "
+        "`fileRef:` before it",
         extra={"strip_prefix": "fileRef:"},
     ),
+]
+Strength = Annotated[
+    float, Meta(ge=0, le=1, description="how far from `initImage` the picture may go; 1 is all the way")
 ]
 PictureFormat = Literal["png", "jpeg"]
 
@@ -95,7 +99,12 @@ class StyleLora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generate"):
-    """Text to image.  A field left at None takes the default of the mode that runs the job."""
+    """A picture from text.  A field left at None takes the default of the mode that runs the job.
+
+    With `initImage` it starts from that picture, drawn at `size` or else at the picture's own size; with `maskImage`
+    beside it only what is white there is drawn anew.  `strength` is the part of the steps that is really taken, 0.8
+    unless it is given, with a mask 1.
+    """
 
     prompt: Prompt
     negative_prompt: Prompt | None = None
@@ -110,6 +119,9 @@ class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generat
     superres_format: PictureFormat = "png"
     superres_quality: Quality = 92
     superres_magnitude: Passes = 2
+    initImage: FileRef | None = None
+    maskImage: FileRef | None = None
+    strength: Strength | None = None
 
 
 class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="sr"):
@@ -165,6 +177,7 @@ class JobMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     guidance: Annotated[float, Meta(description="guidance scale")] = 0.0
     size: str = ""
     native_size: str = ""
+    strength: Annotated[float, Meta(description="share of the steps taken from `initImage`; 0 without")] = 0.0
     sr_model: str = ""
     sr_passes: Count = 0
     sr_scale_per_pass: Count = 0
@@ -177,7 +190,8 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
     write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
-    runs it, `attempt` counts claims, `crashes` the workers lost under it.  `cancel` asks a running job to stop.
+    runs it, `attempt` counts claims.  `lost_workers` are the keys of the workers that were lost while they ran it
+    and were not heard of since, `crashes` how many they are.  `cancel` asks a running job to stop.
     Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
     """
 
@@ -189,6 +203,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     position: Annotated[float, Meta(description="order within its lane, lowest first")] = 0.0
     attempt: Attempt = 0
     crashes: Count = 0
+    lost_workers: tuple[str, ...] = ()
     worker: str | None = None
     op: str = ""
     job_seq: JobSeq = 1
@@ -226,7 +241,7 @@ class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
 
     `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
-    denoising steps.
+    denoising steps, in a job of type `sr` the tiles of all its passes.
     """
 
     job_id: str
@@ -250,6 +265,8 @@ class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     scheduler: str = ""
     styles: tuple[str, ...] = ()
     max_side: Pixels = MAX_SIDE_PX
+    init_image: Annotated[bool, Meta(description="whether it takes `initImage`")] = False
+    mask_image: Annotated[bool, Meta(description="whether it takes `maskImage`")] = False
 
 
 class Vram(msgspec.Struct, frozen=True):
