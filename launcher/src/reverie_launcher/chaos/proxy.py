@@ -71,7 +71,8 @@ class FaultProxy:
     def garble(self) -> None:
         """Put garbage into what goes to the target."""
         for upstream in tuple(self._pairs.values()):
-            upstream.write(GARBAGE)
+            if not upstream.is_closing():
+                upstream.write(GARBAGE)
 
     def heal(self) -> None:
         """As it should be; what was held back goes through."""
@@ -120,5 +121,7 @@ class FaultProxy:
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
                 await self._flowing.wait()
+                if writer.is_closing():
+                    return
                 writer.write(data)
                 await writer.drain()
