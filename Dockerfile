@@ -1,4 +1,4 @@
-# One image per service: `docker build --target gateway .` or `--target inference .`
+# One image per service: `docker build --target gateway .`, `--target inference .` or `--target monitor .`
 #
 # TORCH_INDEX is where PyTorch comes from beside PyPI. Without it that is PyPI's own build, for NVIDIA GPUs on
 # x86-64 Linux; PyTorch's site names its index of builds for the CPU alone, which make a far smaller image.
@@ -26,6 +26,11 @@ COPY libs libs
 COPY services/inference services/inference
 RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/inference
 
+FROM build AS build-monitor
+COPY libs libs
+COPY services/monitor services/monitor
+RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/monitor
+
 # --- run: no compiler, no pip cache, no root ------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS run
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp reverie \
@@ -46,3 +51,8 @@ COPY --from=build-inference /venv /venv
 COPY models/builtin /models/builtin
 EXPOSE 4201
 ENTRYPOINT ["python", "-m", "reverie_inference"]
+
+FROM run AS monitor
+COPY --from=build-monitor /venv /venv
+EXPOSE 4203
+ENTRYPOINT ["python", "-m", "reverie_monitor"]

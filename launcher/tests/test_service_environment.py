@@ -11,7 +11,7 @@ import pytest
 
 from reverie_launcher.services import SERVICES, SHARED_SECTIONS, Service, environment_of, prepare, reachable
 
-GATEWAY, INFERENCE = SERVICES
+GATEWAY, INFERENCE, MONITOR = SERVICES
 USER = {
     "PATH": "/bin",
     "REVERIE_LOG__LEVEL": "debug",
@@ -54,6 +54,11 @@ def test_a_service_without_a_given_port_gets_a_free_one_on_loopback() -> None:
 def test_a_port_that_the_user_wants_for_a_service_is_kept() -> None:
     launch = prepare(INFERENCE, {**USER, "REVERIE_HEALTH__PORT": "4201"}, VALUES, random.Random(1))
     assert launch.environment["REVERIE_HEALTH__PORT"] == "4201"
+
+
+def test_the_monitor_does_not_take_the_port_that_is_meant_for_the_worker() -> None:
+    launch = prepare(MONITOR, {**USER, "REVERIE_HEALTH__PORT": "4201"}, VALUES, random.Random(1))
+    assert launch.environment["REVERIE_HEALTH__PORT"] != "4201"
 
 
 def test_a_later_service_is_one_line() -> None:

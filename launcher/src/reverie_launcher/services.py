@@ -26,18 +26,21 @@ Values = Mapping[str, Mapping[str, str]]
 class Service(NamedTuple):
     """One service: its name, its module, the settings sections it has beside the shared ones.
 
-    `listens` is the section with the host and port of its HTTP server.
+    `listens` is the section with the host and port of its HTTP server.  Two services of one machine cannot share
+    what the user says there: it is the first one's, and who is not `addressed` gets an address of ours.
     """
 
     name: str
     module: str
     sections: tuple[str, ...]
     listens: str = "health"
+    addressed: bool = True
 
 
 SERVICES = (
     Service("gateway", "reverie_gateway", ("gateway", "auth"), listens="gateway"),
     Service("inference", "reverie_inference", ("inference", "health")),
+    Service("monitor", "reverie_monitor", ("monitor", "alerts", "health"), addressed=False),
 )
 
 
@@ -78,7 +81,8 @@ def foreign_environment(user: Mapping[str, str]) -> dict[str, str]:
 def prepare(service: Service, user: Mapping[str, str], values: Values, rng: random.Random) -> Launch:
     """How to start a service now.  One without a given port gets a free one, another at each start."""
     own = f"{PREFIX}{service.listens}__".upper()
-    given = {key: user[own + key.upper()] for key in ("host", "port") if user.get(own + key.upper())}
+    keys = ("host", "port") if service.addressed else ()
+    given = {key: user[own + key.upper()] for key in keys if user.get(own + key.upper())}
     address = {"host": LOOPBACK, **given, **values.get(service.listens, {})}
     if "port" not in address:
         address["port"] = str(choose_port(rng))

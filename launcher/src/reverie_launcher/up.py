@@ -101,6 +101,12 @@ class Platform:
         with self._waiting(", ".join(child.name for child in children)):
             await supervisor.start(children)
 
+    def _monitor_values(self) -> dict[str, str]:
+        """The monitor asks the gateway, unless the user names others."""
+        if self._environment.get("REVERIE_MONITOR__SERVICES"):
+            return {}
+        return {"services": f"gateway={self.address.url}/ready"}
+
     def _values(self, data: DataDirectory, nats_url: str) -> Values:
         """What we decide for the services, by settings section."""
         plan = self._plan
@@ -111,6 +117,7 @@ class Platform:
             "log": {"format": plan.log_format or "json"},
             "drain": {"deadline_s": f"{plan.drain_s:g}"},
             "gateway": {"host": plan.host, "port": str(plan.port)},
+            "monitor": self._monitor_values(),
             "inference": {
                 "model": plan.model,
                 "name": plan.worker,

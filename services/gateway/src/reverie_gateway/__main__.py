@@ -9,7 +9,7 @@ from reverie_gateway.settings import Settings
 from reverie_runtime.lifecycle import run_service
 
 #: Sections of other services that a shared settings file may have.
-OTHERS = ("health", "inference", "dreams", "comfy", "monitor")
+OTHERS = ("health", "inference", "dreams", "comfy", "monitor", "alerts")
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from reverie_inference.settings import Settings
 from reverie_runtime.lifecycle import run_service
 
 #: Sections of other services, which may stand in a shared TOML file.
-OTHER_SECTIONS = ("gateway", "auth", "dreams", "comfy", "comfy_bridge", "monitor")
+OTHER_SECTIONS = ("gateway", "auth", "dreams", "comfy", "comfy_bridge", "monitor", "alerts")
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""From measurements to alerts that begin and end once."""
