@@ -110,7 +110,13 @@ export interface StyleLora {
   level?: number;
 }
 
-/** Text to image.  A field left at None takes the default of the mode that runs the job. */
+/**
+ * A picture from text.  A field left at None takes the default of the mode that runs the job.
+ *
+ * With `initImage` it starts from that picture, drawn at `size` or else at the picture's own size; with
+ * `maskImage` beside it only what is white there is drawn anew.  `strength` is the part of the steps that is
+ * really taken, 0.8 unless it is given, with a mask 1.
+ */
 export interface GenerateParams {
   kind: "generate";
   /** text, in characters; at most 10000 characters */
@@ -138,12 +144,16 @@ export interface GenerateParams {
   superres_quality?: number;
   /** super-resolution passes; 1..3; default 2 */
   superres_magnitude?: number;
+  initImage?: string | null;
+  maskImage?: string | null;
+  /** how far from `initImage` the picture may go; 1 is all the way; 0..1 */
+  strength?: number | null;
 }
 
 /** Super-resolution of an uploaded picture. */
 export interface SuperResolutionParams {
   kind: "sr";
-  /** the reference that an upload returned, with or without `fileRef:` before it */
+  /** the reference that an upload returned, or the key of a stored picture, with or without `fileRef:` before it */
   fileRef: string;
   /** super-resolution passes; 1..3; default 2 */
   magnitude?: number;
@@ -159,7 +169,7 @@ export interface ComfyParams {
   /** at most 200 characters */
   workflowId: string;
   params?: { [key: string]: unknown };
-  /** the reference that an upload returned, with or without `fileRef:` before it */
+  /** the reference that an upload returned, or the key of a stored picture, with or without `fileRef:` before it */
   inputImage?: string | null;
 }
 
@@ -515,6 +525,8 @@ export interface JobMeta {
   guidance?: number;
   size?: string;
   nativeSize?: string;
+  /** share of the steps taken from `initImage`; 0 without; default 0.0 */
+  strength?: number;
   srModel?: string;
   /** a count; 0..; default 0 */
   srPasses?: number;
@@ -1127,6 +1139,10 @@ export interface ModeInfo {
   styles?: readonly string[];
   /** pixels; 0..; default 4096 */
   maxSide?: number;
+  /** whether it takes `initImage`; default false */
+  initImage?: boolean;
+  /** whether it takes `maskImage`; default false */
+  maskImage?: boolean;
 }
 
 /** Heartbeat record of one worker process, key `<name>.<incarnation>` of the KV bucket `workers`. */
@@ -1233,7 +1249,7 @@ export interface ActiveMode {
  * Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
  *
  * `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
- * denoising steps.
+ * denoising steps, in a job of type `sr` the tiles of all its passes.
  */
 export interface Progress {
   jobId: string;

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from msgspec import inspect
 
+from reverie_protocol.init_image import conflicts
+from reverie_protocol.jobs import GenerateParams
 from reverie_protocol.sizes import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_MULTIPLE_PX
 
 _TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -65,7 +67,7 @@ def _values(info: inspect.Type, schema: dict[str, object] | None = None) -> st.S
         case inspect.LiteralType(literals):
             return st.sampled_from(literals)
         case inspect.StructType(cls, fields):
-            return st.builds(cls, **{field.name: _values(field.type) for field in fields})
+            return st.builds(cls, **{field.name: _values(field.type) for field in fields}).map(_consistent)
         case inspect.DictType():
             return st.dictionaries(_values(info.key_type), _values(info.value_type), max_size=3)
         case inspect.ListType():
@@ -74,3 +76,10 @@ def _values(info: inspect.Type, schema: dict[str, object] | None = None) -> st.S
             return st.lists(_values(info.item_type), max_size=3).map(tuple)
         case _:
             return _JSON
+
+
+def _consistent(value: object) -> object:
+    """The value without fields that need others which happen to be absent."""
+    if isinstance(value, GenerateParams) and conflicts(value):
+        return msgspec.structs.replace(value, maskImage=None, strength=None)
+    return value

@@ -9,6 +9,7 @@ import pytest
 from reverie_protocol.client_messages import DreamStart, JobPriority, JobSubmit, Ping
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.free_form import MAX_DEPTH
+from reverie_protocol.init_image import strength_of
 from reverie_protocol.jobs import (
     ComfyParams,
     GenerateParams,
@@ -38,6 +39,9 @@ FULL = {
     "superres_format": "jpeg",
     "superres_quality": 80,
     "superres_magnitude": 1,
+    "initImage": "abc123",
+    "maskImage": "fileRef:def456",
+    "strength": 0.5,
 }
 FULL_PARAMS = GenerateParams(
     prompt="a boat",
@@ -53,6 +57,9 @@ FULL_PARAMS = GenerateParams(
     superres_format="jpeg",
     superres_quality=80,
     superres_magnitude=1,
+    initImage="abc123",
+    maskImage="def456",
+    strength=0.5,
 )
 
 
@@ -114,6 +121,47 @@ def test_a_file_reference_is_accepted_with_and_without_its_prefix(reference: str
     assert submit(jobType="sr", fileRef=reference).params == SuperResolutionParams(fileRef="abc123")
     comfy = submit(jobType="comfy", workflowId="w", inputImage=reference)
     assert comfy.params == ComfyParams(workflowId="w", inputImage="abc123")
+
+
+@pytest.mark.parametrize("name", ["initImage", "init_image"])
+def test_a_stored_picture_may_be_named_by_its_key(name: str) -> None:
+    key = "0" * 64 + ".png"
+    assert submit(jobType="generate", prompt="x", **{name: key}).params.initImage == key
+    assert parse_generate({"prompt": "x", name: f"fileRef:{key}"}).initImage == key
+
+
+PICTURE_CONFLICTS = [
+    ({"maskImage": "abc"}, "maskImage", "needs an initImage"),
+    ({"strength": 0.5}, "strength", "needs an initImage"),
+    ({"initImage": "abc", "strength": 0}, "strength", "no step"),
+    ({"initImage": "abc", "strength": 0.1, "num_inference_steps": 8}, "strength", "none of the 8 steps"),
+]
+
+
+@pytest.mark.parametrize(("fields", "wrong", "message"), PICTURE_CONFLICTS)
+def test_picture_fields_that_do_not_go_together_are_refused_by_name(
+    fields: dict[str, object], wrong: str, message: str
+) -> None:
+    flat = {"jobType": "generate", "prompt": "x", **fields}
+    nested = {"jobType": "generate", "params": {"prompt": "x", **fields}}
+    for loc, parse, body in (
+        (("body", wrong), parse_job_submit, flat),
+        (("body", "params", wrong), parse_job_submit, nested),
+        (("body", wrong), parse_generate, flat),
+    ):
+        with pytest.raises(ReverieError) as caught:
+            parse(body)
+        (field,) = caught.value.fields
+        assert (field.loc, field.type) == (loc, "conflict")
+        assert message in field.msg
+
+
+def test_one_step_with_a_picture_is_taken_whatever_the_default_strength() -> None:
+    one = parse_generate({"prompt": "x", "initImage": "abc", "num_inference_steps": 1})
+    assert strength_of(one, 1) == 1.0
+    assert strength_of(one, 10) == 0.8
+    masked = parse_generate({"prompt": "x", "initImage": "abc", "maskImage": "def"})
+    assert strength_of(masked, 10) == 1.0
 
 
 def test_params_of_a_comfy_job_are_the_workflows_own() -> None:

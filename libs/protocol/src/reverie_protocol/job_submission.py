@@ -13,6 +13,7 @@ from msgspec import inspect
 
 from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.field_errors import FieldErrorType, Loc
+from reverie_protocol.init_image import conflicts
 from reverie_protocol.jobs import (
     ComfyParams,
     GenerateParams,
@@ -60,7 +61,20 @@ def _read_parameters(walk: Walk, data: Mapping[str, object], loc: Loc) -> JobPar
         walk.refuse_unknown(names, nested)
         sources = [(loc, {k: v for k, v in data.items() if k != "params"}), nested]
     arguments = walk.fields(fields.values(), sources)
-    return None if walk.errors.found else parameters(**arguments)  # type: ignore[arg-type]  # by field
+    if walk.errors.found:
+        return None
+    params = parameters(**arguments)  # type: ignore[arg-type]  # by field
+    if isinstance(params, GenerateParams):
+        _note_conflicts(walk, params, sources)
+    return params
+
+
+def _note_conflicts(walk: Walk, params: GenerateParams, sources: list[Source]) -> None:
+    """Note the fields that do not go together, each where it stands."""
+    for name, message in conflicts(params).items():
+        names = names_of(struct_fields(GenerateParams)[name])
+        places = [(*loc, given) for loc, data in sources for given in names if given in data]
+        walk.errors.add(places[0], FieldErrorType.CONFLICT, message)
 
 
 def _nested(

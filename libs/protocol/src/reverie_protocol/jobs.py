@@ -32,6 +32,7 @@ from reverie_protocol.sizes import MAX_SIDE_PX, Size
 MAX_PROMPT_CHARS = 10_000
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 150
+MAX_STYLE_LEVEL = 8
 
 Seconds = Annotated[float, Meta(description="seconds since the epoch, UTC")]
 Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARS, description="text, in characters")]
@@ -95,15 +96,15 @@ class StyleLora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A style by name and how strongly it is applied; level 0 is off."""
 
     style: str | None = None
-    level: Annotated[int, Meta(ge=0, le=8, description="strength; 0 is off")] = 0
+    level: Annotated[int, Meta(ge=0, le=MAX_STYLE_LEVEL, description="strength; 0 is off")] = 0
 
 
 class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generate"):
     """A picture from text.  A field left at None takes the default of the mode that runs the job.
 
-    With `initImage` it starts from that picture, drawn at `size` or else at the picture's own size; with `maskImage`
-    beside it only what is white there is drawn anew.  `strength` is the part of the steps that is really taken, 0.8
-    unless it is given, with a mask 1.
+    With `initImage` it starts from that picture, drawn at `size` or else at the picture's own size; with
+    `maskImage` beside it only what is white there is drawn anew.  `strength` is the part of the steps that is
+    really taken, 0.8 unless it is given, with a mask 1.
     """
 
     prompt: Prompt
@@ -119,8 +120,8 @@ class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generat
     superres_format: PictureFormat = "png"
     superres_quality: Quality = 92
     superres_magnitude: Passes = 2
-    initImage: FileRef | None = None
-    maskImage: FileRef | None = None
+    initImage: Annotated[FileRef | None, Meta(extra={"aliases": ("init_image",)})] = None
+    maskImage: Annotated[FileRef | None, Meta(extra={"aliases": ("mask_image",)})] = None
     strength: Strength | None = None
 
 

@@ -15,6 +15,7 @@ from reverie_protocol.client_messages import ClientMessage, JobSubmit
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.field_errors import FieldErrors, FieldErrorType, Loc, excerpt
 from reverie_protocol.free_form import MAX_DEPTH
+from reverie_protocol.init_image import conflicts
 from reverie_protocol.job_submission import read_submission
 from reverie_protocol.jobs import GenerateParams
 from reverie_protocol.registry import CLIENT_MESSAGES
@@ -76,7 +77,12 @@ def parse_generate(data: object, *, loc_prefix: Loc = ("body",)) -> GeneratePara
 
     Unknown fields are ignored, and null stands for an optional field that is absent.
     """
-    return validate(GenerateParams, data, loc_prefix=loc_prefix, forbid_unknown=False, null_is_absent=True)
+    params = validate(GenerateParams, data, loc_prefix=loc_prefix, forbid_unknown=False, null_is_absent=True)
+    errors = FieldErrors()
+    for name, message in conflicts(params).items():
+        errors.add((*loc_prefix, name), FieldErrorType.CONFLICT, message)
+    errors.raise_if_any()
+    return params
 
 
 def _read_message(data: object) -> ClientMessage:
