@@ -60,19 +60,23 @@ class Cluster:
         #: The clients' connections to a gateway, by the gateway's name.
         self.client_links: dict[str, FaultProxy] = {}
         self.gateway_ports: dict[str, int] = {}
+        #: Ports of members that may be down: free as far as the system knows, but spoken for.
+        self._spoken_for = {self.server.port}
 
     async def start(self) -> None:
         """Start everything; return when all members are ready."""
         self.nats.start()
         await self.nats.wait_ready()
         for name in self.gateways:
-            port = self.gateway_ports[name] = choose_port(self._rng)
+            port = self.gateway_ports[name] = self._choose_port()
             self.client_links[name] = await self._listen(port)
             values = {"port": str(port), "retention_h": f"{RETENTION_H:g}"}
             await self._add(name, _GATEWAY, {"gateway": values})
         for name in self.workers:
             values = {"model": self._model, "name": name, "device": "cpu", "threads": "1", "offline": "true"}
-            await self._add(name, _LIGHT if name in self.light else _INFERENCE, {"inference": values})
+            health = {"port": str(self._choose_port())}
+            service = _LIGHT if name in self.light else _INFERENCE
+            await self._add(name, service, {"inference": values, "health": health})
         for member in self.members.values():
             await member.wait_ready()
 
@@ -145,11 +149,18 @@ class Cluster:
 
     async def _listen(self, target: int) -> FaultProxy:
         for _ in range(LISTEN_TRIES):
-            proxy = FaultProxy(choose_port(self._rng), target)
+            proxy = FaultProxy(self._choose_port(), target)
             with contextlib.suppress(OSError):  # somebody was faster
                 await proxy.start()
                 return proxy
         raise RuntimeError("no port could be listened on")
+
+    def _choose_port(self) -> int:
+        port = choose_port(self._rng)
+        while port in self._spoken_for:
+            port = choose_port(self._rng)
+        self._spoken_for.add(port)
+        return port
 
     def _hear(self, member: str, line: str) -> None:
         """Workers say in their log how a job ended."""

@@ -84,12 +84,19 @@ class NatsWire:
 
     async def request(self, subject: str, data: bytes) -> bytes:
         """One answer; WireLost if there is none."""
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        return (await self._request(subject, data)).data
+
+    async def answered(self, subject: str) -> bool:
+        """Whether anybody answers on this subject; False if the server says that nobody listens."""
+        return "Status" not in (await self._request(subject, b"")).headers
+
+    async def _request(self, subject: str, data: bytes) -> WireMessage:
+        answer: asyncio.Future[WireMessage] = asyncio.get_running_loop().create_future()
         inbox, number = f"_INBOX.chaos.{id(self)}.{next(self._numbers)}", str(next(self._numbers))
 
         def answered(message: WireMessage) -> None:
             if not answer.done():
-                answer.set_result(message.data)
+                answer.set_result(message)
 
         self._handlers[number] = answered
         head = f"SUB {inbox} {number}\r\nUNSUB {number} 1\r\nPUB {subject} {inbox} {len(data)}\r\n"
@@ -149,9 +156,15 @@ class NatsWire:
 
 
 def _headers(head: bytes) -> dict[str, str]:
-    lines = head.decode().split("\r\n")[1:]
+    first, *lines = head.decode().split("\r\n")
+    status = first.split()[1:2]
     return {
-        name.strip(): value.strip() for name, found, value in (line.partition(":") for line in lines) if found
+        **({"Status": status[0]} if status else {}),
+        **{
+            name.strip(): value.strip()
+            for name, found, value in (line.partition(":") for line in lines)
+            if found
+        },
     }
 
 
