@@ -56,7 +56,8 @@ def _values(info: inspect.Type, schema: dict[str, object] | None = None) -> st.S
         case inspect.FloatType():
             least = info.ge if info.ge is not None else bounds.get("minimum", -1e12)
             most = info.le if info.le is not None else bounds.get("maximum", 1e12)
-            return st.floats(least, most).map(lambda number: number or 0.0)
+            numbers = st.floats(least, most).map(lambda number: number or 0.0)
+            return numbers if info.gt is None else numbers.filter(lambda number: number > info.gt)
         case inspect.StrType(pattern=None):
             return st.text(_TEXT, min_size=info.min_length or 0, max_size=min(info.max_length or 20, 20))
         case inspect.StrType():

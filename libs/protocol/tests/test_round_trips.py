@@ -127,6 +127,9 @@ SAMPLES: dict[str, object] = {
     "params": {},
 }
 
+#: Fields that go with another one only, which a schema does not say.
+NEED_A_PICTURE = ("maskImage", "mask_image", "strength")
+
 
 def _candidates(schema: dict[str, Any]) -> list[object]:
     """Values at, just inside and just outside each bound of a property, and of every JSON type."""
@@ -153,8 +156,9 @@ def test_schema_and_parser_agree_on_every_bound(type_: str, message_type: type[C
         required |= {n for n in ("prompt", "fileRef", "workflowId") if n in properties} & SAMPLES.keys()
         base = {**needed, **{n: SAMPLES[n] for n in required}}
         for name, schema in properties.items():
+            beside = {"initImage": "abc"} if name in NEED_A_PICTURE else {}
             for value in _candidates(schema):
-                frame = {**base, name: value}
+                frame = {**base, **beside, name: value}
                 assert _parses(frame) == validator("ClientMessage").is_valid(frame), frame
 
 

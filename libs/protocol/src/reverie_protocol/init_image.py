@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from reverie_protocol.jobs import MAX_STEPS, GenerateParams
+from reverie_protocol.jobs import GenerateParams
 
 #: Strength where the request names none: diffusers' own, for pictures that change, and for parts drawn anew.
 DEFAULT_STRENGTH: Final = 0.8
@@ -29,11 +29,11 @@ def conflicts(params: GenerateParams) -> dict[str, str]:
         given = {"maskImage": params.maskImage, "strength": params.strength}
         return {name: "needs an initImage" for name, value in given.items() if value is not None}
     steps = params.num_inference_steps
-    if params.strength is not None and not steps_taken(steps or MAX_STEPS, params.strength):
+    if params.strength is not None and steps and not steps_taken(steps, params.strength):
         return {"strength": too_weak(steps)}
     return {}
 
 
-def too_weak(steps: int | None) -> str:
+def too_weak(steps: int) -> str:
     """What is wrong with a strength that leaves nothing to do."""
-    return f"leaves none of the {steps} steps to be taken" if steps else "leaves no step to be taken"
+    return f"leaves none of the {steps} steps to be taken"

@@ -55,7 +55,7 @@ FileRef = Annotated[
     ),
 ]
 Strength = Annotated[
-    float, Meta(ge=0, le=1, description="how far from `initImage` the picture may go; 1 is all the way")
+    float, Meta(gt=0, le=1, description="how far from `initImage` the picture may go; 1 is all the way")
 ]
 PictureFormat = Literal["png", "jpeg"]
 
