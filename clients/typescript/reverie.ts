@@ -1319,6 +1319,27 @@ export interface SystemAlert {
   at: number;
 }
 
+/**
+ * The queue on `queue.state`: what `queue:state` says, for services; no row has a `jobId`.
+ *
+ * Each gateway tells what it sees: of two messages of one `epoch` the one with the higher `seq` (the revision of
+ * the bucket `jobs` that it shows) is the later.
+ */
+export interface QueueMirror {
+  /** a count; 0.. */
+  pending: number;
+  /** a count; 0.. */
+  running: number;
+  /** a count; 0.. */
+  depth: number;
+  paused: boolean;
+  jobs: readonly QueueRow[];
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
+  seq: number;
+  /** identity of the event log; a cursor of another epoch cannot be resumed; at most 100 characters */
+  epoch: string;
+}
+
 /** A session's state on `dream.status`, about every 2 seconds while it dreams; latest wins. */
 export interface DreamStatusEvent {
   /** 1 to 64 letters, digits, `_` or `-` */
@@ -1467,7 +1488,7 @@ export type BusRecord =
   | SystemStatus
   | SystemBackends
   | SystemAlert
-  | QueueState
+  | QueueMirror
   | DreamStatusEvent
   | DreamCandidateEvent
   | AuditEvent;

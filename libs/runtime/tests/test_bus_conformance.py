@@ -10,6 +10,7 @@ from reverie_runtime.bus.nats_jetstream import stream_consumers
 from reverie_runtime.bus.port import Bucket, Bus
 from reverie_testing.bus_conformance import *  # noqa: F403 -- the suite is its test functions
 from reverie_testing.nats_server import NatsServer
+from reverie_testing.stream_conformance import *  # noqa: F403 -- likewise
 
 
 class OverNats:

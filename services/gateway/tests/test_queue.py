@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 import pytest_asyncio
 
@@ -153,3 +156,33 @@ async def test_every_gateway_shows_and_keeps_the_same_gates(stage, gateway, work
         while (await other.http.get("/v1/queue")).json()["controls"]["queue"] != {"draining": True}:
             await client.settle()
         assert (await submit(other)).json()["code"] == "draining"
+
+
+async def test_other_services_hear_the_queue_change_without_anybodys_ids(stage, gateway, worker):
+    heard: asyncio.Queue[dict] = asyncio.Queue()
+
+    async def hear(message):
+        heard.put_nowait(json.loads(message.data))
+
+    async def until(**fields):
+        async with asyncio.timeout(20):
+            while True:
+                state = await heard.get()
+                if fields.items() <= state.items():
+                    return state
+
+    bus = await stage.bus("another-service")
+    subscription = await bus.subscribe("queue.state", hear)
+    async with gateway.socket() as client:
+        job_id = await client.submit()
+        state = await until(pending=1)
+        [row] = state["jobs"]
+        assert "jobId" not in row
+        assert (row["state"], row["position"]) == ("queued", 0)
+        held = await worker.claim(job_id)
+        running = await until(pending=0, running=1)
+        assert running["seq"] > state["seq"]
+        assert running["epoch"] == state["epoch"]
+        await worker.complete(held)
+        await until(depth=0, jobs=[])
+    await subscription.unsubscribe()

@@ -297,6 +297,22 @@ class QueueState(msgspec.Struct, frozen=True, rename="camel"):
     jobs: tuple[QueueRow, ...] = ()
 
 
+class QueueMirror(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The queue on `queue.state`: what `queue:state` says, for services; no row has a `jobId`.
+
+    Each gateway tells what it sees: of two messages of one `epoch` the one with the higher `seq` (the revision of
+    the bucket `jobs` that it shows) is the later.
+    """
+
+    pending: Count
+    running: Count
+    depth: Count
+    paused: bool
+    jobs: tuple[QueueRow, ...]
+    seq: Seq
+    epoch: Epoch
+
+
 class QueueStateChanged(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="queue:state"):
     """Row 34: mirror of the queue, on change; `jobs` in the order they will be claimed."""
 

@@ -11,7 +11,7 @@ from reverie_protocol.dreams import DreamCandidateEvent, DreamSession, DreamStat
 from reverie_protocol.instances import ActiveMode, AuditEvent, ComfyInstance, SystemAlert
 from reverie_protocol.jobs import Job, JobId, Progress, Worker
 from reverie_protocol.preview import PreviewHeader
-from reverie_protocol.server_messages import QueueState, SystemBackends, SystemStatus
+from reverie_protocol.server_messages import QueueMirror, SystemBackends, SystemStatus
 
 JOBS_BUCKET: Final = "jobs"
 WORKERS_BUCKET: Final = "workers"
@@ -187,7 +187,13 @@ SUBJECTS: Final = (
     ),
     Subject(SYSTEM_BACKENDS, "", SystemBackends, "monitors", "the workers there are, on change"),
     Subject(SYSTEM_ALERT, "", SystemAlert, "any service", "something an operator should know"),
-    Subject(QUEUE_STATE, "", QueueState, "gateways", "mirror of the queue, on change"),
+    Subject(
+        QUEUE_STATE,
+        "",
+        QueueMirror,
+        "each gateway",
+        "mirror of the queue, at most ten times a second, on change; latest wins",
+    ),
     Subject(
         DREAM_STATUS, "", DreamStatusEvent, "dreams", "state of a dream session, every 2 seconds; latest wins"
     ),

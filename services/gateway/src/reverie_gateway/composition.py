@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from reverie_gateway.app import Parts, build_app
+from reverie_gateway.audit import AUDIT_LOG, Auditor
 from reverie_gateway.authentication import Authentication, Gatekeeper, verifier_of
 from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
@@ -88,7 +89,7 @@ async def serve(
             stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
         await stack.enter_async_context(watches.run(hub.watched))
 
-        queue_board = QueueBoard(jobs_mirror, controls, hub, clock=clock)
+        queue_board = QueueBoard(bus, jobs_mirror, controls, hub, clock=clock)
         await stack.enter_async_context(queue_board.run())
         status_board = StatusBoard(
             queue_board, workers_mirror, storage_probe, clock=clock, version=version("reverie-gateway")
@@ -99,12 +100,15 @@ async def serve(
         janitor = Janitor(store, jobs_mirror, clock=clock, retention_s=retention_s)
         await stack.enter_async_context(janitor.run())
 
+        auditor = Auditor(await bus.stream(AUDIT_LOG), clock=clock)
+        await stack.enter_async_context(auditor.run())
         standings = Standings(jobs_mirror, clock=clock)
         jobs = Jobs(
             bus,
             store,
             jobs_mirror,
             workers_mirror,
+            auditor=auditor,
             controls=controls,
             standings=standings,
             clock=clock,
@@ -121,7 +125,7 @@ async def serve(
         app = build_app(
             Parts(
                 gatekeeper=gatekeeper,
-                gates=Gates(bus, controls_bucket, controls),
+                gates=Gates(bus, controls_bucket, controls, auditor),
                 gateway_settings=settings.gateway,
                 health=health,
                 hub=hub,

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 
 from reverie_gateway.body import read_json
 from reverie_gateway.gates import Gates
-from reverie_gateway.identity import Action, HttpRequest, Identity, identity_of, require_administrator
+from reverie_gateway.identity import HttpRequest, Identity, identity_of
 from reverie_gateway.queue_board import QueueBoard
 from reverie_protocol.controls import QueueControl, QueueControlPatch
 from reverie_protocol.http_bodies import QueueView
@@ -37,9 +37,9 @@ class QueueController(Controller):
     ) -> Response[QueueView]:
         """Set gates; those that are not named stay as they are."""
         by = identity_of(request)
-        require_administrator(by, Action.CONTROL_QUEUE)
+        gates.require_operator(by)  # before anything is said about the body
         asked = validate(QueueControlPatch, await read_json(request), loc_prefix=("body",))
-        control = await gates.change(asked)
+        control = await gates.change(asked, by=by)
         return Response(_view(queue_board, by, control), headers=_NO_STORE)
 
 

@@ -18,6 +18,7 @@ from reverie_gateway.admission import (
     require_storable,
     require_timely,
 )
+from reverie_gateway.audit import Auditor
 from reverie_gateway.disowned import Disowned
 from reverie_gateway.identity import Action, Identity, may
 from reverie_gateway.moves import Move, moved
@@ -55,6 +56,7 @@ class Jobs:
         mirror: JobMirror,
         workers: WorkerMirror,
         *,
+        auditor: Auditor,
         controls: ControlMirror,
         standings: Standings,
         clock: Clock,
@@ -65,6 +67,7 @@ class Jobs:
         self._store = store
         self._mirror = mirror
         self._workers = workers
+        self._auditor = auditor
         self._controls = controls
         self._standings = standings
         self._clock = clock
@@ -168,6 +171,7 @@ class Jobs:
         _require_id(job_id)
         async with reachable(self._bus):
             stored = await self._store.apply(job_id, change)
+        self._audit("job.cancel", stored.job, by)
         if stored.job.state is JobState.RUNNING and stored.job.worker:
             await self._hint(stored.job.worker, job_id)
         return stored
@@ -185,6 +189,7 @@ class Jobs:
         _require_id(job_id)
         async with reachable(self._bus):
             stored = await self._store.apply(job_id, change)
+        self._audit("job.priority", stored.job, by)
         # So that the place that the answer tells is the new one.
         await shown(self._mirror, lambda: self._mirror.revision_of(job_id) >= stored.revision)
         return stored
@@ -208,7 +213,9 @@ class Jobs:
             )
         again = retry_of(ended, now=self._clock.time())
         self._require_takeable(again)
-        return await self.submit(again)
+        submitted = await self.submit(again)
+        self._audit("job.retry", ended, by)
+        return submitted
 
     def page(
         self,
@@ -242,6 +249,11 @@ class Jobs:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
+
+    def _audit(self, action: str, job: Job, by: Identity) -> None:
+        """What an administrator did to another's job; one's own jobs are one's own business."""
+        if job.owner != by.owner:
+            self._auditor.note(action, by, target=job.id, detail=f"a job of {job.owner}")
 
     async def _hint(self, worker: str, job_id: str) -> None:
         try:

@@ -16,8 +16,10 @@ from reverie_jobs.controls import ControlMirror, closed_lanes
 from reverie_jobs.mirror import JobMirror
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.jobs import Job, Lane
-from reverie_protocol.server_messages import QueueRow, QueueState, QueueStateChanged
+from reverie_protocol.server_messages import QueueMirror, QueueRow, QueueState, QueueStateChanged
+from reverie_protocol.subjects import QUEUE_STATE
 from reverie_runtime.actors import acting
+from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 
 #: Changes within this time are told together, in seconds.
@@ -33,6 +35,7 @@ KEY = "queue:state"
 _Viewer = tuple[str, bool]
 #: Everybody who sees no id.
 _STRANGER: _Viewer = ("", False)
+_NOBODY = Identity("")
 
 
 class _Mirrored(msgspec.Struct, frozen=True):
@@ -45,7 +48,8 @@ class _Mirrored(msgspec.Struct, frozen=True):
 class QueueBoard:
     """Composes the state of the queue, and pushes it to every session of the hub when it has changed."""
 
-    def __init__(self, jobs: JobMirror, controls: ControlMirror, hub: Hub, *, clock: Clock) -> None:
+    def __init__(self, bus: Bus, jobs: JobMirror, controls: ControlMirror, hub: Hub, *, clock: Clock) -> None:
+        self._bus = bus
         self._jobs = jobs
         self._controls = controls
         self._hub = hub
@@ -54,6 +58,7 @@ class QueueBoard:
         self._told: dict[_Viewer, str] = {}
         self._mirrored: _Mirrored | None = None
         self._composed_at = 0.0
+        self._published: QueueState | None = None
         jobs.listen(lambda _: self._on_change())
         controls.listen(lambda _: self._on_change())
 
@@ -79,6 +84,7 @@ class QueueBoard:
         await self._clock.sleep(DEBOUNCE_S)
         self._dirty.clear()
         self._push()
+        await self._publish()
 
     def _push(self) -> None:
         """One frame for each viewer who sees ids in it, and one for all the others."""
@@ -95,6 +101,23 @@ class QueueBoard:
             if told[viewer] != self._told.get(viewer):
                 session.outbox.put_latest(KEY, told[viewer])
         self._told = told
+
+    async def _publish(self) -> None:
+        """Tell other services, without anybody's ids; whoever wants more follows `job.state.>`."""
+        state = _seen_by(self._latest(), _NOBODY)
+        if state == self._published:
+            return
+        mirror = QueueMirror(
+            pending=state.pending,
+            running=state.running,
+            depth=state.depth,
+            paused=state.paused,
+            jobs=state.jobs,
+            seq=self._jobs.revision,
+            epoch=self._jobs.epoch,
+        )
+        await self._bus.publish(QUEUE_STATE, msgspec.json.encode(mirror))
+        self._published = state
 
     def _on_change(self) -> None:
         self._mirrored = None

@@ -22,6 +22,7 @@ from reverie_runtime.bus.port import (
     NoResponders,
     RequestTimeout,
     RevisionConflict,
+    StreamConfig,
     WatchEvent,
     require_key,
 )
@@ -96,6 +97,24 @@ class MemoryBucket:
         return self._server.store(self.config)
 
 
+class MemoryStream:
+    """See `reverie_runtime.bus.port.Stream`."""
+
+    def __init__(self, server: MemoryServer, config: StreamConfig) -> None:
+        self._server = server
+        self._config = config
+
+    @property
+    def name(self) -> str:
+        """Name of the stream."""
+        return self._config.name
+
+    async def append(self, subject: str, data: bytes) -> int:
+        """The sequence."""
+        await asyncio.sleep(0)
+        return self._server.append(self._config, Message(subject, data))
+
+
 class MemoryBus:
     """See `reverie_runtime.bus.port.Bus`."""
 
@@ -104,6 +123,7 @@ class MemoryBus:
         self._listeners: list[Callable[[bool], None]] = []
         self._subscriptions: list[MemorySubscription] = []
         self._buckets: list[BucketConfig] = []
+        self._streams: list[StreamConfig] = []
         self._closed = False
         server.members.append(self._changed)
 
@@ -161,6 +181,15 @@ class MemoryBus:
         self._buckets.append(config)
         return MemoryBucket(self._server, config)
 
+    async def stream(self, config: StreamConfig) -> MemoryStream:
+        """The stream, made if absent and again after every restart."""
+        self._require_connected()
+        if (found := self._server.keep(config)).subjects != config.subjects:
+            difference = f"subjects is {found.subjects!r} instead of {config.subjects!r}"
+            raise BusError(f"stream {config.name} exists with other properties: {difference}")
+        self._streams.append(config)
+        return MemoryStream(self._server, config)
+
     async def check(self, *, timeout: float) -> None:
         """Prove that the server is there."""
         self._require_connected()
@@ -183,5 +212,7 @@ class MemoryBus:
         if connected:
             for config in self._buckets:
                 self._server.store(config)  # a wiped server heals
+            for stream in self._streams:
+                self._server.keep(stream)
         for listener in list(self._listeners):
             listener(connected)

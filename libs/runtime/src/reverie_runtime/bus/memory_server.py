@@ -21,6 +21,7 @@ from reverie_runtime.bus.port import (
     Message,
     SnapshotBegin,
     SnapshotEnd,
+    StreamConfig,
     WatchEvent,
     WriteUncertain,
 )
@@ -39,6 +40,7 @@ class MemoryServer:
         self.clock = clock or SystemClock()
         self.up = True
         self.stores: dict[str, MemoryStore] = {}
+        self.streams: dict[str, tuple[StreamConfig, list[Message]]] = {}
         self.members: list[Callable[[bool], None]] = []
         self.subscriptions: list[MemorySubscription] = []
         self.watches: list[MemoryWatch] = []
@@ -67,10 +69,11 @@ class MemoryServer:
         self.wake()
 
     def wipe(self) -> None:
-        """Forget every bucket; possible while killed."""
+        """Forget every bucket and stream; possible while killed."""
         if self.up:
             raise BusError("kill the server before wiping it")
         self.stores.clear()
+        self.streams.clear()
 
     def lose_reply(self, *, applied: bool) -> None:
         """Make one coming write raise WriteUncertain, applied or not."""
@@ -88,6 +91,19 @@ class MemoryServer:
             self.stores[config.name] = MemoryStore(config, next(self.serial))
         self.expire()
         return self.stores[config.name]
+
+    def keep(self, config: StreamConfig) -> StreamConfig:
+        """Make a stream if it is absent; as it is."""
+        self.require_up()
+        return self.streams.setdefault(config.name, (config, []))[0]
+
+    def append(self, config: StreamConfig, message: Message) -> int:
+        """Publish a message that a stream keeps; how many it has kept."""
+        self.keep(config)
+        if not any(matches(subject, message.subject) for subject in config.subjects):
+            raise BusUnavailable(f"stream {config.name} does not keep {message.subject}: nothing was written")
+        self.deliver(message)
+        return len(self.streams[config.name][1])
 
     def write(self, config: BucketConfig, change: Callable[[MemoryStore, float], Entry]) -> int:
         """Apply a change, tell everybody, and answer unless the answer gets lost."""
@@ -116,6 +132,9 @@ class MemoryServer:
             if not answer.done():
                 answer.set_result(message)
             return True
+        for config, kept in self.streams.values():
+            if any(matches(subject, message.subject) for subject in config.subjects):
+                kept.append(message)
         groups: dict[str, list[MemorySubscription]] = {}
         for subscription in self.subscriptions:
             if matches(subscription.subject, message.subject):

@@ -14,6 +14,7 @@ import structlog
 from reverie_runtime.bus import nats_jetstream as jetstream
 from reverie_runtime.bus.nats_bucket import NatsBucket
 from reverie_runtime.bus.nats_link import Link
+from reverie_runtime.bus.nats_stream import NatsStream
 from reverie_runtime.bus.port import (
     BucketConfig,
     Bus,
@@ -21,6 +22,7 @@ from reverie_runtime.bus.port import (
     BusUnavailable,
     Handler,
     Message,
+    StreamConfig,
     Subscription,
 )
 
@@ -113,7 +115,7 @@ class NatsBus:
         self._linked = asyncio.Event()
         self._listeners: list[Callable[[bool], None]] = []
         self._subscriptions: list[NatsSubscription] = []
-        self._buckets: dict[str, NatsBucket] = {}
+        self._kept: dict[str, NatsBucket | NatsStream] = {}
         self.last_error = "no answer"
         self._complained_at = 0.0
         self._closed = False
@@ -175,8 +177,15 @@ class NatsBus:
         """The bucket, made if absent and again after every reconnect."""
         bucket = NatsBucket(self, config)
         await bucket.ensure(self.link)
-        self._buckets[config.name] = bucket
+        self._kept[f"KV_{config.name}"] = bucket
         return bucket
+
+    async def stream(self, config: StreamConfig) -> NatsStream:
+        """The stream, made if absent and again after every reconnect."""
+        stream = NatsStream(self, config)
+        await stream.ensure(self.link)
+        self._kept[config.name] = stream
+        return stream
 
     async def check(self, *, timeout: float) -> None:
         """Prove a round trip through JetStream."""
@@ -232,17 +241,17 @@ class NatsBus:
             await waiting[0].attach(link)
 
     async def _heal(self, link: Link) -> None:
-        """Make the buckets again if the server lost them; a bucket that another one replaced is reported only."""
-        for bucket in list(self._buckets.values()):
+        """Make again what the server lost; what another one replaced is reported only."""
+        for kept in list(self._kept.values()):
             while True:
                 try:
-                    await bucket.ensure(link)
+                    await kept.ensure(link)
                 except BusUnavailable as error:
-                    log.warning("bucket cannot be checked yet", bucket=bucket.name, reason=str(error))
+                    log.warning("bucket or stream cannot be checked yet", name=kept.name, reason=str(error))
                     await asyncio.sleep(HEAL_RETRY_S)
                     continue
                 except BusError as error:
-                    log.error("bucket is not usable", bucket=bucket.name, reason=str(error))
+                    log.error("bucket or stream is not usable", name=kept.name, reason=str(error))
                 break
 
     def _lose(self, link: Link) -> None:

@@ -137,18 +137,7 @@ class NatsBucket:
     async def ensure(self, link: Link) -> None:
         """Make the stream if it is absent; BusError naming the difference if it is another one."""
         wanted = self._stream_config()
-        try:
-            found = await jetstream.stream_info(link, self._stream)
-        except JetStreamError as error:
-            if error.err_code != jetstream.STREAM_NOT_FOUND:
-                raise
-            try:
-                found = await jetstream.stream_create(link, wanted)
-            except JetStreamError as refused:
-                if refused.err_code != jetstream.STREAM_NAME_IN_USE:
-                    raise
-                found = await jetstream.stream_info(link, self._stream)  # somebody else made it meanwhile
-        self._compare(wanted, found.config)
+        self._compare(wanted, await jetstream.stream_ensure(link, wanted))
 
     async def _latest(self, key: str) -> Entry | None:
         require_key(key)

@@ -137,6 +137,22 @@ async def stream_create(link: Link, config: dict[str, Any]) -> StreamInfo:
     return await _call(link, f"STREAM.CREATE.{config['name']}", config, StreamInfo)
 
 
+async def stream_ensure(link: Link, config: dict[str, Any]) -> dict[str, Any]:
+    """Make the stream if it is absent; the configuration that it has."""
+    name = config["name"]
+    try:
+        return (await stream_info(link, name)).config
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+    try:
+        return (await stream_create(link, config)).config
+    except JetStreamError as refused:
+        if refused.err_code != STREAM_NAME_IN_USE:
+            raise
+        return (await stream_info(link, name)).config  # somebody else made it meanwhile
+
+
 async def message_get(link: Link, stream: str, query: dict[str, Any]) -> StoredMessage | None:
     """One message, read from the leader; None if there is none."""
     try:

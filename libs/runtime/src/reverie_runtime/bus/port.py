@@ -143,6 +143,28 @@ class Bucket(Protocol):
         """
 
 
+class StreamConfig(msgspec.Struct, frozen=True):
+    """A stream on file storage: what is published on `subjects` stays for `max_age_s` seconds."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_age_s: float
+
+
+class Stream(Protocol):
+    """A log that other services read; this side only appends."""
+
+    @property
+    def name(self) -> str:
+        """Name of the stream."""
+
+    async def append(self, subject: str, data: bytes) -> int:
+        """Publish on one of its subjects; the sequence, when it is durable.
+
+        BusUnavailable if nothing was written, WriteUncertain if that is not known: again may be twice.
+        """
+
+
 class Bus(Protocol):
     """A connection to the bus; `connect_nats` and `MemoryBus` make one."""
 
@@ -167,6 +189,9 @@ class Bus(Protocol):
 
         It is checked and made again after every reconnect, so a wiped server heals.
         """
+
+    async def stream(self, config: StreamConfig) -> Stream:
+        """The stream, made if absent and again after every reconnect; BusError if its subjects differ."""
 
     async def check(self, *, timeout: float) -> None:
         """Prove a round trip through JetStream; BusUnavailable with one sentence otherwise."""
