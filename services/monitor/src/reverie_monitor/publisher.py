@@ -8,9 +8,10 @@ from collections.abc import Iterable
 import msgspec
 import structlog
 
+from reverie_jobs.backends import backend_of
 from reverie_monitor.measuring import Round
 from reverie_monitor.steadiness import steadied, with_travellers
-from reverie_monitor.workers import WorkerRegistry, backend_of
+from reverie_monitor.workers import WorkerRegistry
 from reverie_protocol.instances import AlertLevel, SystemAlert
 from reverie_protocol.server_messages import (
     QueueState,
@@ -18,9 +19,8 @@ from reverie_protocol.server_messages import (
     SystemBackends,
     SystemStatus,
 )
-from reverie_protocol.subjects import NODE_SILENT_S, SYSTEM_ALERT, SYSTEM_BACKENDS, SYSTEM_STATUS
+from reverie_protocol.subjects import SYSTEM_ALERT, SYSTEM_BACKENDS, SYSTEM_STATUS
 from reverie_runtime.bus.port import Bus, BusError, Message
-from reverie_runtime.clock import Clock
 
 _NO_QUEUE = QueueState(pending=0, running=0, depth=0)
 
@@ -30,16 +30,12 @@ log = structlog.get_logger(__name__)
 class Publisher:
     """Tells the bus about rounds, workers and alerts; what cannot be told now is told when the bus is back."""
 
-    def __init__(
-        self, bus: Bus, workers: WorkerRegistry, *, provider: str, version: str, clock: Clock
-    ) -> None:
+    def __init__(self, bus: Bus, workers: WorkerRegistry, *, provider: str, version: str) -> None:
         self._bus = bus
         self._workers = workers
         self._provider = provider
         self._version = version
-        self._clock = clock
         self._queue = _NO_QUEUE
-        self._queue_at = 0.0
         self._queue_decoder = msgspec.json.Decoder(QueueState)
         self._told: SystemStatus | None = None
         self._told_backends: SystemBackends | None = None
@@ -47,24 +43,22 @@ class Publisher:
         self.dirty = asyncio.Event()
 
     async def on_queue_state(self, message: Message) -> None:
-        """`queue.state` from a gateway; the rows are no business of ours."""
+        """`queue.state` from a gateway, which stays so until one says otherwise; the rows are no business of ours."""
         try:
             state = self._queue_decoder.decode(message.data)
         except msgspec.MsgspecError as error:
             log.warning("unreadable queue state ignored", reason=str(error))
             return
         self._queue = msgspec.structs.replace(state, jobs=())
-        self._queue_at = self._clock.monotonic()
 
     def status(self, found: Round) -> SystemStatus:
         """The platform as it is now."""
         ready = self._workers.ready()
-        fresh = self._clock.monotonic() - self._queue_at < NODE_SILENT_S
         return SystemStatus(
             mode=next((worker.mode for worker in ready if worker.mode is not None), None),
             vram=found.node.vram,
             storage=StorageHealth(ok=not found.storage_reason, provider=self._provider),
-            queue_state=self._queue if fresh else _NO_QUEUE,
+            queue_state=self._queue,
             workers=len(ready),
             version=self._version,
             nodes=(found.node,),

@@ -144,9 +144,7 @@ async def serve(
         mirror = WorkerMirror()
         await stack.enter_async_context(follow(mirror, await bus.bucket(WORKERS)))
         workers = WorkerRegistry(mirror, clock=clock, connected=bus.connected)
-        publisher = Publisher(
-            bus, workers, provider=storage.provider, version=version("reverie-monitor"), clock=clock
-        )
+        publisher = Publisher(bus, workers, provider=storage.provider, version=version("reverie-monitor"))
         measuring = Measuring(
             node,
             gpus=gpus,

@@ -8,7 +8,6 @@ import msgspec
 
 from reverie_jobs.mirror import Change, WorkerMirror
 from reverie_protocol.jobs import Worker, WorkerState
-from reverie_protocol.server_messages import Backend
 from reverie_runtime.clock import Clock
 
 #: A worker beats every 0.5 to 1 s; one that has not for this long is not counted.
@@ -78,19 +77,3 @@ class WorkerRegistry:
         heard = self._heard.get(worker.name)
         if heard is not None and heard.key == key and self._clock.monotonic() - heard.at < ALIVE_S:
             del self._heard[worker.name]
-
-
-def backend_of(worker: Worker) -> Backend:
-    """A worker as `system:backends` shows it."""
-    return Backend(
-        name=worker.name,
-        backend=worker.backend,
-        device=worker.device,
-        state=worker.state,
-        job_types=worker.job_types,
-        modes=tuple(sorted(worker.modes)),
-        mode=worker.mode,
-        slots=worker.slots,
-        running=len(worker.running),
-        vram=worker.vram,
-    )
