@@ -38,6 +38,7 @@ RETRY_S: Final = (0.05, 0.4)
 POLL_S: Final = 0.5
 PING_S: Final = 2.0
 LOST = (WebSocketException, OSError, TimeoutError)
+HTTP_BAD_REQUEST: Final = 400
 HTTP_CONFLICT: Final = 409
 HTTP_NOT_FOUND: Final = 404
 HTTP_FAULT: Final = 500
@@ -339,6 +340,9 @@ class Client:
             ValueError
         ):  # the HTTP server itself, before our application: the request was garbled on its way
             raise httpx.RemoteProtocolError("an answer that is no JSON") from None
+        if (answer.status_code, body.get("code")) == (HTTP_BAD_REQUEST, "invalid_message"):
+            # Ours are well-formed, so it was garbled on its way.  Were they refused as such, the job would not end.
+            raise httpx.RemoteProtocolError("the request did not arrive as it was sent")
         if answer.is_success:
             return body
         if answer.status_code == HTTP_FAULT:

@@ -19,7 +19,7 @@ from PIL import Image
 from reverie_inference.engine.events import Event, Finished, Left, Started, Stepped
 from reverie_inference.service import serve
 from reverie_inference.settings import Settings
-from reverie_inference.worker.capabilities import Capabilities
+from reverie_inference.worker.capabilities import Capabilities, FixedOffer
 from reverie_protocol.jobs import GenerateParams, JobMeta, ModeInfo, Phase
 from reverie_protocol.sizes import parse_size
 from reverie_runtime.lifecycle import run_service
@@ -69,10 +69,11 @@ class LightEngine:
         )
         return LightRequest(steps, meta)
 
-    def admit(self, job_id: str, request: LightRequest) -> None:
+    def admit(self, job_id: str, request: LightRequest) -> bool:
         """Take a job in."""
         self._requests[job_id] = request
         self._taken[job_id] = 0
+        return True
 
     def step(self) -> list[Event]:
         """One step of every job."""
@@ -111,11 +112,13 @@ def picture_of(request: LightRequest) -> Image.Image:
     return Image.new("RGB", parse_size(request.meta.size), (seed & 255, seed >> 8 & 255, seed >> 16 & 255))
 
 
-def load_light() -> tuple[LightEngine, Capabilities]:
+def load_light() -> tuple[LightEngine, FixedOffer]:
     """The engine, and what it offers."""
-    info = ModeInfo(model=MODE, default_size=DEFAULT_SIZE, default_steps=DEFAULT_STEPS)
-    return LightEngine(), Capabilities(
-        mode=MODE, mode_info=info, device="cpu", schedulers=(MODE,), superres=False, slots=64
+    info = ModeInfo(model=MODE, loaded=True, default_size=DEFAULT_SIZE, default_steps=DEFAULT_STEPS)
+    return LightEngine(), FixedOffer(
+        Capabilities(
+            mode=MODE, modes={MODE: info}, device="cpu", schedulers=(MODE,), superres=False, slots=64
+        )
     )
 
 

@@ -119,6 +119,21 @@ GATEWAY_POINTS: Final = (
     "before.queued-failed",
     "after.queued-failed",
 )
+#: Where somebody comes by all the time; at the others an armed point mostly waits in vain.
+POINT_WEIGHTS: Final = {
+    "before.submit": 6,
+    "after.submit": 6,
+    "acknowledged.submit": 6,
+    "before.queued-running": 4,
+    "after.queued-running": 4,
+    "before.output": 4,
+    "after.output": 4,
+    "before.running-completed": 4,
+    "after.running-completed": 4,
+    "acknowledged.cancel": 2,
+    "before.running-queued": 2,
+    "after.running-queued": 2,
+}
 
 
 def plan_faults(
@@ -161,7 +176,9 @@ def _fault(rng: random.Random, kind: FaultKind, at_s: float, *, workers: int, ga
         target=rng.randrange(workers if at_worker else gateways),
         lasts_s=lasts_s,
         link=link,
-        point=rng.choice(points) if points else "",
+        point=rng.choices(points, weights=[POINT_WEIGHTS.get(point, 1) for point in points])[0]
+        if points
+        else "",
         freezes=bool(points) and rng.random() < 0.3,
         delay_s=round(rng.uniform(*DELAY_S), 3) if kind is FaultKind.DELAY_LINK else 0.0,
     )
