@@ -1,122 +1,219 @@
-"""Objects as files, spread over 256 folders by the first byte of their hash.
+"""Blobs as files below one folder, spread over folders by the first byte of their hash.
 
 A file is written beside its place, flushed to the disk and renamed, then the folder is flushed: after a kill -9 or
-a power cut an object is there completely or not at all.
+a power cut a blob is there completely or not at all.  The modification time is that of the write, the access time
+that of the last use.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
 
-from reverie_storage.port import (
-    StorageUnavailable,
-    StoredObject,
-    content_key,
-    content_type_of,
-)
+from reverie_storage.blobs import Blob, require_path
+from reverie_storage.keyed import KeyedStorage
+from reverie_storage.port import StorageUnavailable
 
-CHUNK_BYTES = 256 * 1024
-PROBE_BYTES = 4096
-_TEMPORARY_PREFIX = ".incoming-"
+PROBE_BYTES: Final = 4096
+_INCOMING: Final = ".incoming-"
+_OUTGOING: Final = ".outgoing-"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class FilesystemStorage:
+class FilesystemStorage(KeyedStorage):
     """The store below one folder; several processes, and several machines by a shared mount, may use it."""
+
+    def __init__(self, root: Path, *, now: Callable[[], float] = time.time) -> None:
+        super().__init__(FilesystemBlobs(root, now=now), now=now)
+
+
+class FilesystemBlobs:
+    """See `Blobs`."""
 
     provider = "filesystem"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, now: Callable[[], float] = time.time) -> None:
         self._root = root
+        self._now = now
 
-    async def put(self, content: bytes, *, content_type: str) -> str:
-        """See `Storage.put`."""
-        return await asyncio.to_thread(self._put, content, content_type)
+    async def write(self, path: str, content: bytes | Path, *, content_type: str) -> None:
+        """See `Blobs.write`."""
+        await _in_thread(self._write, self._place(path), content)
 
-    async def stat(self, key: str) -> StoredObject | None:
-        """See `Storage.stat`."""
-        content_type = content_type_of(key)
-        if content_type is None:
-            return None
-        try:
-            status = await asyncio.to_thread(self._path(key).stat)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageUnavailable(_reason(error)) from error
-        return StoredObject(key, status.st_size, content_type, status.st_mtime)
+    async def stat(self, path: str) -> Blob | None:
+        """See `Blobs.stat`."""
+        return await _in_thread(self._stat, self._place(path))
 
-    async def read(self, key: str, *, start: int, stop: int) -> AsyncIterator[bytes]:
-        """See `Storage.read`."""
-        if content_type_of(key) is None:
-            raise StorageUnavailable("no such object")
-        while start < stop:
-            size = min(CHUNK_BYTES, stop - start)
-            chunk = await asyncio.to_thread(self._read_at, key, start, size)
-            if not chunk:
-                raise StorageUnavailable("the object ended early")
-            start += len(chunk)
-            yield chunk
+    async def read(self, path: str, *, start: int, stop: int) -> bytes:
+        """See `Blobs.read`."""
+        return await _in_thread(_read_at, self._place(path), start, stop - start)
+
+    async def read_whole(self, path: str) -> bytes | None:
+        """See `Blobs.read_whole`."""
+        return await _in_thread(_read_whole, self._place(path))
+
+    async def touch(self, path: str, *, size_bytes: int | None = None) -> bool:
+        """See `Blobs.touch`."""
+        return await _in_thread(self._touch, self._place(path), size_bytes)
+
+    async def delete(self, path: str, *, unless_used_since: float | None) -> bool:
+        """See `Blobs.delete`."""
+        return await _in_thread(_delete, self._place(path), unless_used_since)
+
+    async def walk(self, folder: str) -> AsyncIterator[Blob]:
+        """See `Blobs.walk`; one step in a thread for each folder."""
+        folders = [self._root / folder]
+        while folders:
+            blobs, inner = await _in_thread(self._scan, folders.pop())
+            folders += inner
+            for blob in blobs:
+                yield blob
 
     async def check(self) -> None:
-        """See `Storage.check`."""
-        await asyncio.to_thread(self._check)
+        """See `Blobs.check`."""
+        await _in_thread(self._check)
 
-    def _path(self, key: str) -> Path:
-        return self._root / key[:2] / key
+    async def tidy(self, *, before: float) -> None:
+        """See `Blobs.tidy`."""
+        await _in_thread(self._tidy, before)
 
-    def _put(self, content: bytes, content_type: str) -> str:
-        key = content_key(content, content_type=content_type)
-        path = self._path(key)
+    def _place(self, path: str) -> Path:
+        return self._root / require_path(path)
+
+    def _path(self, file: str | Path) -> str:
+        return Path(file).relative_to(self._root).as_posix()
+
+    def _blob(self, file: str | Path, status: os.stat_result) -> Blob:
+        return Blob(self._path(file), status.st_size, status.st_mtime, _used_at(status))
+
+    def _stat(self, file: Path) -> Blob | None:
         try:
-            if not (path.exists() and path.stat().st_size == len(content)):
-                self._make_folder(path.parent)
-                self._write(path, content)
-        except OSError as error:
-            raise StorageUnavailable(_reason(error)) from error
-        return key
+            return self._blob(file, file.stat())
+        except FileNotFoundError:
+            return None
 
-    def _make_folder(self, folder: Path) -> None:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            _flush_folder(self._root)
-
-    @staticmethod
-    def _write(path: Path, content: bytes) -> None:
-        handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
+    def _write(self, file: Path, content: bytes | Path) -> None:
+        self._make_folder(file.parent)
+        handle, temporary = tempfile.mkstemp(prefix=_INCOMING, dir=file.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            with os.fdopen(handle, "wb") as target:
+                if isinstance(content, Path):
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                else:
+                    target.write(content)
+                target.flush()
+                os.fsync(target.fileno())
             os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+            os.replace(temporary, file)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _flush_folder(path.parent)
+        _flush_folder(file.parent)
 
-    def _read_at(self, key: str, start: int, size: int) -> bytes:
+    def _make_folder(self, folder: Path) -> None:
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for new in reversed(missing):
+            new.mkdir(exist_ok=True)
+            _flush_folder(new.parent)
+
+    def _touch(self, file: Path, size_bytes: int | None) -> bool:
         try:
-            with self._path(key).open("rb") as file:
-                file.seek(start)
-                return file.read(size)
-        except OSError as error:
-            raise StorageUnavailable(_reason(error)) from error
+            status = file.stat()
+            if size_bytes not in (None, status.st_size):
+                return False
+            os.utime(file, (self._now(), status.st_mtime))
+        except (FileNotFoundError, PermissionError):
+            return False  # without permission it is as good as absent: a writer puts its own in its place
+        return True
+
+    def _scan(self, folder: Path) -> tuple[list[Blob], list[Path]]:
+        blobs, folders = [], []
+        for entry in _entries(folder):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            elif not entry.name.startswith("."):
+                try:
+                    blobs.append(self._blob(entry.path, entry.stat(follow_symlinks=False)))
+                except FileNotFoundError:
+                    continue
+        return blobs, folders
 
     def _check(self) -> None:
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            # An empty file can be made on a full disk, a written one cannot.
-            with tempfile.NamedTemporaryFile(prefix=_TEMPORARY_PREFIX, dir=self._root) as probe:
-                probe.write(b"\0" * PROBE_BYTES)
-                probe.flush()
-                os.fsync(probe.fileno())
-        except OSError as error:
-            raise StorageUnavailable(_reason(error)) from error
+        self._root.mkdir(parents=True, exist_ok=True)
+        # An empty file can be made on a full disk, a written one cannot.
+        with tempfile.NamedTemporaryFile(prefix=_INCOMING, dir=self._root) as probe:
+            probe.write(b"\0" * PROBE_BYTES)
+            probe.flush()
+            os.fsync(probe.fileno())
+
+    def _tidy(self, before: float) -> None:
+        folders = [self._root]
+        while folders:
+            for entry in _entries(folders.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif entry.name.startswith((_INCOMING, _OUTGOING)) and entry.stat().st_ctime < before:
+                    Path(entry.path).unlink(missing_ok=True)
+
+
+def _delete(file: Path, unless_used_since: float | None) -> bool:
+    """Remove a file; put aside first, so that a use that comes in between is seen."""
+    aside = file.with_name(f"{_OUTGOING}{os.urandom(8).hex()}")
+    try:
+        if unless_used_since is not None and _used_at(file.stat()) >= unless_used_since:
+            return False
+        os.rename(file, aside)
+    except FileNotFoundError:
+        return True
+    used = unless_used_since is not None and _used_at(aside.stat()) >= unless_used_since
+    if used:
+        _put_back(aside, file)
+    aside.unlink()
+    return not used
+
+
+def _put_back(aside: Path, file: Path) -> None:
+    try:
+        os.link(aside, file)  # unlike a rename, it leaves alone what was written there meanwhile
+    except FileExistsError:
+        return
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:
+        return
+
+
+def _used_at(status: os.stat_result) -> float:
+    return max(status.st_atime, status.st_mtime)
+
+
+def _read_at(file: Path, start: int, size: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(start)
+        return opened.read(size)
+
+
+def _read_whole(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _flush_folder(folder: Path) -> None:
@@ -127,6 +224,11 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _reason(error: OSError) -> str:
-    """One sentence without a path of the host in it."""
-    return f"the store cannot be used: {os.strerror(error.errno) if error.errno else 'I/O error'}"
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do it in a thread; whatever the operating system says against it is StorageUnavailable."""
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as error:
+        # One sentence without a path of the host in it.
+        reason = os.strerror(error.errno) if error.errno else "I/O error"
+        raise StorageUnavailable(f"the store cannot be used: {reason}") from error

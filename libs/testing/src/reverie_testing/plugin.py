@@ -8,6 +8,7 @@ import pytest
 
 from reverie_testing.clock import VirtualClock
 from reverie_testing.nats_server import NatsServer
+from reverie_testing.s3_server import S3Server, running_s3_server
 
 
 @pytest.fixture
@@ -20,6 +21,12 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def shared_nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """A running nats-server for the tests of one module, which leave it running."""
     yield from _running(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A running S3-compatible server for all tests that ask for one; each keeps to a prefix of its own."""
+    yield from running_s3_server()
 
 
 @pytest.fixture
