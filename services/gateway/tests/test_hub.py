@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 
 import msgspec
@@ -11,12 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from reverie_gateway.event_log import EventLog
+from reverie_gateway.frame import payload_of
 from reverie_gateway.hub import Hub
 from reverie_gateway.identity import Identity
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
 from reverie_jobs.mirror import JobMirror
-from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode
 from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Phase, Progress
 from reverie_protocol.subjects import job_preview, job_progress
 from reverie_runtime.bus.port import Entry, Message, SnapshotBegin, SnapshotEnd
@@ -63,24 +61,20 @@ class Bench:
         return session
 
 
-async def told(session: Session) -> list[str]:
-    """Types and steps of what waits to go out; ends the session."""
-    session.outbox.close(CLOSE_GOING_AWAY)
+def told(session: Session) -> list[str]:
+    """Types and steps of what waits to go out."""
     lines = []
-    while not isinstance(frame := await session.outbox.next(), CloseCode):
-        message = json.loads(frame)
+    for frame in session.outbox.take():
+        message = json.loads(payload_of(frame))
         lines.append(f"{message['type']} {message.get('state', message.get('step', ''))}".strip())
     return lines
 
 
-async def waiting(session: Session) -> list[str | bytes]:
+def waiting(session: Session) -> list[str | bytes]:
     """What waits to go out: types of messages, and pictures."""
-    frames: list[str | bytes] = []
-    with contextlib.suppress(TimeoutError):
-        while True:
-            async with asyncio.timeout(0):  # over as soon as there is something to wait for
-                frame = await session.outbox.next()
-            frames.append(json.loads(frame)["type"] if isinstance(frame, str) else frame)
+    frames: list[str | bytes] = [json.loads(payload_of(frame))["type"] for frame in session.outbox.take()]
+    while (picture := session.outbox.take_preview()) is not None:
+        frames.append(payload_of(picture))
     return frames
 
 
@@ -94,7 +88,7 @@ async def test_progress_that_overtakes_its_claim_waits_for_it(bench) -> None:
     session = bench.session()
     await bench.progress(1)
     bench.commit(RUNNING)
-    assert await told(session) == ["job:state queued", "job:state running", "job:progress 1"]
+    assert told(session) == ["job:state queued", "job:state running", "job:progress 1"]
 
 
 async def test_progress_of_an_earlier_attempt_or_after_the_end_is_not_passed_on(bench) -> None:
@@ -107,7 +101,7 @@ async def test_progress_of_an_earlier_attempt_or_after_the_end_is_not_passed_on(
     await bench.progress(4, attempt=2)
     await bench.progress(1, job_id="unknown")
     await bench.hub.on_progress(Message(job_progress("a"), b"junk"))
-    assert await told(session) == ["job:state running", "job:complete"]
+    assert told(session) == ["job:state running", "job:complete"]
 
 
 async def test_a_requeued_job_starts_from_nothing(bench) -> None:
@@ -116,7 +110,7 @@ async def test_a_requeued_job_starts_from_nothing(bench) -> None:
     bench.commit(replace(JOB, attempt=1))
     bench.commit(replace(RUNNING, attempt=2))
     assert bench.hub.progress_of(bench.mirror.get("a")) is None
-    assert await told(bench.session()) == ["job:state running"]
+    assert told(bench.session()) == ["job:state running"]
 
 
 async def test_previews_are_passed_on_while_the_job_runs_and_to_its_owner_only(bench) -> None:
@@ -124,14 +118,14 @@ async def test_previews_are_passed_on_while_the_job_runs_and_to_its_owner_only(b
     mine, theirs = bench.session(), bench.session("they")
     mine.all_previews = theirs.all_previews = True
     await bench.preview(b"too early")
-    assert await waiting(mine) == ["job:state"]
+    assert waiting(mine) == ["job:state"]
     bench.commit(RUNNING)
     await bench.preview(b"in time")
-    assert await waiting(mine) == ["job:state", b"in time"]
+    assert waiting(mine) == ["job:state", b"in time"]
     bench.commit(DONE)
     await bench.preview(b"too late")
-    assert await waiting(mine) == ["job:complete"]
-    assert await waiting(theirs) == []
+    assert waiting(mine) == ["job:complete"]
+    assert waiting(theirs) == []
 
 
 async def test_workers_are_asked_for_previews_once_a_watched_job_runs(bench) -> None:
@@ -155,7 +149,7 @@ async def test_what_changed_while_the_bus_was_away_is_told_after_the_next_snapsh
     bench.mirror.apply(SnapshotBegin())
     bench.commit(DONE)
     bench.mirror.apply(SnapshotEnd(bench.revision))
-    assert await told(session) == ["job:state running", "job:complete"]
+    assert told(session) == ["job:state running", "job:complete"]
 
 
 async def test_a_session_that_left_and_a_purged_record_are_no_news(bench) -> None:
@@ -165,6 +159,6 @@ async def test_a_session_that_left_and_a_purged_record_are_no_news(bench) -> Non
     bench.hub.leave(leaves)
     bench.commit(None)
     bench.commit(JOB)
-    assert await told(stays) == ["job:state queued"]
-    assert await told(leaves) == []
+    assert told(stays) == ["job:state queued"]
+    assert told(leaves) == []
     assert len(bench.hub) == 1

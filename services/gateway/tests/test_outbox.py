@@ -1,102 +1,155 @@
-"""The outbox of one socket: order, conflation, bounds."""
+"""The outbox of one client: order, conflation, bounds."""
 
 from __future__ import annotations
 
-import asyncio
-
-from reverie_gateway.outbox import MAX_PREVIEWS, Outbox
+from reverie_gateway.outbox import CHUNK_BYTES, MAX_LATEST_BYTES, MAX_PREVIEW_BYTES, SLOT_BYTES, Outbox
 from reverie_protocol.errors import CLOSE_GOING_AWAY, CLOSE_SLOW_CLIENT
 
 
-async def take(outbox: Outbox, count: int) -> list[object]:
-    return [await outbox.next() for _ in range(count)]
+def taken(outbox: Outbox) -> list[bytes]:
+    """Everything that would go out by now."""
+    frames: list[bytes] = []
+    while some := outbox.take():
+        frames += some
+    while (preview := outbox.take_preview()) is not None:
+        frames.append(preview)
+    return frames
 
 
-async def test_messages_go_out_in_their_order() -> None:
+def test_messages_go_out_in_order() -> None:
     outbox = Outbox()
-    for text in "abc":
+    for text in (b"a", b"b", b"c"):
         outbox.put(text)
-    assert await take(outbox, 3) == ["a", "b", "c"]
+    assert outbox.take() == [b"a", b"b", b"c"]
+    assert outbox.take() == []
 
 
-async def test_the_latest_of_a_key_replaces_an_unsent_one_and_goes_behind_what_waits() -> None:
+def test_the_latest_of_a_key_replaces_an_unsent_one_and_goes_behind_what_waits() -> None:
     outbox = Outbox()
-    outbox.put_latest("job", "10 %")
-    outbox.put("state")
-    outbox.put_latest("job", "20 %")
-    outbox.put_latest("other", "5 %")
-    assert await take(outbox, 3) == ["state", "20 %", "5 %"]
-    outbox.put_latest("job", "30 %")
-    assert await outbox.next() == "30 %"
+    outbox.put_latest("job", b"10 %")
+    outbox.put(b"state")
+    outbox.put_latest("job", b"20 %")
+    outbox.put_latest("other", b"5 %")
+    assert outbox.take() == [b"state", b"20 %", b"5 %"]
+    outbox.put_latest("job", b"30 %")
+    assert outbox.take() == [b"30 %"]
 
 
-async def test_what_has_become_untrue_can_be_dropped() -> None:
+def test_what_became_untrue_is_not_sent() -> None:
     outbox = Outbox()
-    outbox.put_latest("job", "90 %")
+    outbox.put_latest("job", b"90 %")
     outbox.put_preview("job", b"picture")
     outbox.drop_latest("job")
     outbox.drop_preview("job")
     outbox.drop_latest("unknown")
-    outbox.put("complete")
-    assert await outbox.next() == "complete"
-    outbox.put("next")
-    assert await outbox.next() == "next"
+    outbox.put(b"complete")
+    assert taken(outbox) == [b"complete"]
 
 
-async def test_pictures_wait_until_nothing_else_does() -> None:
+def test_previews_go_out_only_when_nothing_else_waits_and_only_the_newest_of_a_job() -> None:
     outbox = Outbox()
     outbox.put_preview("a", b"1")
     outbox.put_preview("b", b"2")
     outbox.put_preview("a", b"3")
-    outbox.put("message")
-    assert await take(outbox, 3) == ["message", b"2", b"3"]
+    outbox.put(b"message")
+    assert outbox.take_preview() is None
+    assert taken(outbox) == [b"message", b"2", b"3"]
 
 
-async def test_pictures_and_latest_frames_are_bounded_by_dropping_the_oldest() -> None:
+def test_too_large_previews_push_the_oldest_out_but_never_the_newest() -> None:
     outbox = Outbox()
-    for number in range(MAX_PREVIEWS + 1):
-        outbox.put_preview(str(number), b"%d" % number)
-    assert await outbox.next() == b"1"
+    picture = bytes(MAX_PREVIEW_BYTES // 2)
+    for job_id in ("a", "b", "c"):
+        outbox.put_preview(job_id, job_id.encode() + picture[1:])
+    assert [frame[:1] for frame in taken(outbox)] == [b"b", b"c"]
+    outbox.put_preview("d", bytes(2 * MAX_PREVIEW_BYTES))
+    assert len(taken(outbox)) == 1
 
 
-async def test_too_many_messages_end_in_the_slow_client_code_and_nothing_more() -> None:
-    for outbox in (Outbox(max_messages=3), Outbox(max_bytes=3)):
-        for _ in range(4):
-            outbox.put("x")
-        outbox.put("late")
-        outbox.put_latest("job", "late")
-        outbox.put_preview("job", b"late")
-        assert await take(outbox, 2) == [CLOSE_SLOW_CLIENT, CLOSE_SLOW_CLIENT]
-        await outbox.until_closing()
+def test_a_client_that_takes_nothing_is_cut_off_with_a_code_that_invites_it_back() -> None:
+    outbox = Outbox(max_bytes=3 * (SLOT_BYTES + 1))
+    for _ in range(4):
+        outbox.put(b"x")
+    outbox.put(b"late")
+    outbox.put_latest("job", b"late")
+    outbox.put_preview("job", b"late")
+    assert taken(outbox) == []
+    assert outbox.closing is CLOSE_SLOW_CLIENT
 
 
-async def test_what_was_sent_no_longer_counts() -> None:
-    outbox = Outbox(max_messages=2, max_bytes=4)
-    for _ in range(10):
-        outbox.put("ab")
-        outbox.put("cd")
-        assert await take(outbox, 2) == ["ab", "cd"]
+def test_whoever_takes_from_a_full_outbox_at_once_is_not_too_slow() -> None:
+    outbox, sent = Outbox(max_bytes=3 * (SLOT_BYTES + 1)), []
+    outbox.on_full = lambda: sent.extend(outbox.take())
+    for number in range(10):
+        outbox.put(b"%d" % number)
+    assert [*sent, *outbox.take()] == [b"%d" % number for number in range(10)]
     assert outbox.closing is None
 
 
-async def test_progress_alone_never_closes_a_client() -> None:
-    outbox = Outbox(max_messages=1, max_bytes=1)
+def test_a_message_larger_than_the_bound_may_wait_alone() -> None:
+    outbox = Outbox(max_bytes=1000)
+    outbox.put(bytes(2000))
+    assert outbox.closing is None
+    outbox.put(b"one more")
+    assert outbox.closing is CLOSE_SLOW_CLIENT
+
+
+def test_frames_that_were_taken_make_room_again() -> None:
+    outbox = Outbox(max_bytes=2 * (SLOT_BYTES + 2))
+    for _ in range(10):
+        outbox.put(b"ab")
+        outbox.put(b"cd")
+        assert taken(outbox) == [b"ab", b"cd"]
+    assert outbox.closing is None
+
+
+def test_conflated_frames_do_not_count_as_messages_and_are_bounded_by_themselves() -> None:
+    outbox = Outbox(max_bytes=1)
     for number in range(1000):
-        outbox.put_latest("job", f"{number}")
-    assert await outbox.next() == "999"
+        outbox.put_latest("job", b"%d" % number)
+    assert outbox.take() == [b"999"]
+    for number in range(2 * MAX_LATEST_BYTES // SLOT_BYTES):
+        outbox.put_latest(str(number), b"%d" % number)
+    waiting = taken(outbox)
+    assert sum(len(frame) + SLOT_BYTES for frame in waiting) <= MAX_LATEST_BYTES
+    assert waiting[-1] == b"%d" % (number)
+    assert outbox.closing is None
 
 
-async def test_an_orderly_close_comes_after_what_waits() -> None:
+def test_a_replay_of_any_length_goes_out_in_its_place_a_chunk_at_a_time() -> None:
+    outbox = Outbox(max_bytes=1000)
+    frames = [b"%06d" % number + bytes(994) for number in range(1000)]
+    outbox.put(b"resumed")
+    outbox.replay(frames)
+    outbox.replay([])
+    outbox.put(b"live")
+    first = outbox.take()
+    assert sum(map(len, first)) <= CHUNK_BYTES + 1000
+    assert [*first, *taken(outbox)] == [b"resumed", *frames, b"live"]
+    assert outbox.closing is None
+
+
+def test_a_closing_outbox_sends_what_waits_and_takes_nothing_more() -> None:
     outbox = Outbox()
-    outbox.put("last words")
+    outbox.put(b"last words")
+    outbox.put_preview("job", b"picture")
     outbox.close(CLOSE_GOING_AWAY)
-    outbox.put("too late")
-    assert await take(outbox, 2) == ["last words", CLOSE_GOING_AWAY]
+    outbox.put(b"too late")
+    outbox.replay([b"too late"])
+    assert taken(outbox) == [b"last words"]
+    assert outbox.closing is CLOSE_GOING_AWAY
 
 
-async def test_a_reader_wakes_when_something_comes() -> None:
-    outbox = Outbox()
-    reading = asyncio.create_task(outbox.next())
-    await asyncio.sleep(0)
-    outbox.put("news")
-    assert await reading == "news"
+def test_it_says_once_that_there_is_something_to_take_until_that_was_taken() -> None:
+    outbox, told = Outbox(), []
+    outbox.on_ready = lambda: told.append(len(told))
+    for _ in range(3):
+        outbox.put(b"news")
+        outbox.put_latest("job", b"10 %")
+        outbox.put_preview("job", b"picture")
+    assert len(told) == 1
+    taken(outbox)
+    outbox.put_preview("job", b"picture")
+    assert len(told) == 2
+    outbox.close(CLOSE_GOING_AWAY)
+    assert len(told) == 3

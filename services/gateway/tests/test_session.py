@@ -7,11 +7,12 @@ import json
 import pytest
 
 from reverie_gateway.events import Delivery, Event
+from reverie_gateway.frame import payload_of
 from reverie_gateway.identity import Identity
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import MAX_WATCHED_JOBS, Session
 from reverie_protocol.client_messages import JobCancel, JobSubmit
-from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode, ErrorCode, ReverieError
+from reverie_protocol.errors import ErrorCode, ReverieError
 
 
 @pytest.fixture
@@ -19,42 +20,33 @@ def session() -> Session:
     return Session(Identity("me"), Outbox())
 
 
-def event(delivery: Delivery, frame: str, job_id: str = "a") -> Event:
+def event(delivery: Delivery, frame: bytes, job_id: str = "a") -> Event:
     return Event("me", job_id, delivery, frame, 1)
 
 
-async def sent(session: Session) -> list[str | bytes]:
-    """Everything that waits to go out; ends the session."""
-    session.outbox.close(CLOSE_GOING_AWAY)
-    frames = []
-    while not isinstance(frame := await session.outbox.next(), CloseCode):
-        frames.append(frame)
-    return frames
-
-
-async def test_the_end_of_a_job_makes_its_unsent_progress_and_preview_untrue(session) -> None:
+def test_the_end_of_a_job_makes_its_unsent_progress_and_preview_untrue(session) -> None:
     session.watch("a", enabled=True)
-    session.deliver(event(Delivery.STATE, "running"))
-    session.deliver(event(Delivery.PROGRESS, "90 %"))
-    session.deliver(event(Delivery.PROGRESS, "10 %", job_id="b"))
+    session.deliver(event(Delivery.STATE, b"running"))
+    session.deliver(event(Delivery.PROGRESS, b"90 %"))
+    session.deliver(event(Delivery.PROGRESS, b"10 %", job_id="b"))
     session.deliver_preview("a", b"picture")
-    session.deliver(event(Delivery.FINAL, "complete"))
+    session.deliver(event(Delivery.FINAL, b"complete"))
     assert not session.wants_previews("a")
-    assert await sent(session) == ["running", "10 %", "complete"]
+    assert session.outbox.take() == [b"running", b"10 %", b"complete"]
 
 
-async def test_events_wait_for_the_ack_of_a_submit_and_keep_their_order(session) -> None:
+def test_events_wait_for_the_ack_of_a_submit_and_keep_their_order(session) -> None:
     session.hold("a")
-    session.deliver(event(Delivery.STATE, "queued"))
-    session.deliver(event(Delivery.STATE, "other", job_id="b"))
-    session.deliver(event(Delivery.FINAL, "complete"))
-    session.outbox.put("ack")
+    session.deliver(event(Delivery.STATE, b"queued"))
+    session.deliver(event(Delivery.STATE, b"other", job_id="b"))
+    session.deliver(event(Delivery.FINAL, b"complete"))
+    session.outbox.put(b"ack")
     session.release("a")
     session.release("a")
-    assert await sent(session) == ["ack", "queued", "other", "complete"]
+    assert session.outbox.take() == [b"ack", b"queued", b"other", b"complete"]
 
 
-async def test_requests_are_handed_on_and_the_rest_is_answered(session) -> None:
+def test_requests_are_handed_on_and_the_rest_is_answered(session) -> None:
     submit = session.receive('{"type": "job:submit", "jobType": "generate", "prompt": "x"}')
     assert isinstance(submit, JobSubmit)
     assert isinstance(session.receive('{"type": "job:cancel", "jobId": "a"}'), JobCancel)
@@ -66,7 +58,7 @@ async def test_requests_are_handed_on_and_the_rest_is_answered(session) -> None:
         '{"type": "dream:stop", "id": 2}',
     ):
         assert session.receive(frame) is None
-    answers = [json.loads(frame) for frame in await sent(session)]
+    answers = [json.loads(payload_of(frame)) for frame in session.outbox.take()]
     assert answers[0] == {"type": "pong", "id": 1}
     assert [answer["code"] for answer in answers[1:]] == [
         "invalid_json",
@@ -77,22 +69,22 @@ async def test_requests_are_handed_on_and_the_rest_is_answered(session) -> None:
     assert answers[-1]["id"] == 2
 
 
-async def test_previews_go_out_for_what_is_watched_and_not_before_the_ack(session) -> None:
+def test_previews_go_out_for_what_is_watched_and_not_before_the_ack(session) -> None:
     session.deliver_preview("a", b"unasked")
     session.hold("a")
     session.watch("a", enabled=True)
     session.deliver_preview("a", b"too early")
     session.release("a")
     session.deliver_preview("a", b"wanted")
-    assert await session.outbox.next() == b"wanted"
+    assert session.outbox.take_preview() == b"wanted"
     session.deliver_preview("a", b"not sent yet")
     session.watch("a", enabled=False)
     session.all_previews = True
     session.deliver_preview("b", b"all")
-    assert await session.outbox.next() == b"all"
+    assert session.outbox.take_preview() == b"all"
 
 
-async def test_one_socket_watches_a_bounded_number_of_jobs_by_name(session) -> None:
+def test_one_socket_watches_a_bounded_number_of_jobs_by_name(session) -> None:
     for number in range(MAX_WATCHED_JOBS):
         session.watch(str(number), enabled=True)
     with pytest.raises(ReverieError) as refused:

@@ -224,7 +224,7 @@ async def test_a_resume_on_a_socket_that_missed_nothing_repeats_nothing(gateway,
         await client.send({"type": "resume", "cursor": cursor})
         assert (await client.until("resumed"))["recovered"] is True
         job_id = await client.submit()
-        await client.until("job:state")
+        cursor = (await client.until("job:state"))["seq"]
         await client.send({"type": "resume", "id": 1, "cursor": cursor})
         resumed = await client.until("resumed")
         assert (resumed["id"], resumed["recovered"], resumed["from"]) == (1, True, cursor)

@@ -52,6 +52,12 @@ class NatsServer:
         return f"nats://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self._process is not None, "nats-server was not started"
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process is alive (it may be paused)."""
         return self._process is not None and self._process.poll() is None

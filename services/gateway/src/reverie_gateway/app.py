@@ -37,6 +37,7 @@ from reverie_gateway.status import StatusBoard
 from reverie_gateway.storage_probe import StorageProbe
 from reverie_gateway.views import Lens
 from reverie_gateway.waiting import Waiters
+from reverie_gateway.writer import Turn
 from reverie_protocol.errors import ReverieError
 from reverie_runtime.health import Health
 from reverie_runtime.metrics import Metrics
@@ -58,6 +59,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     queue_board: QueueBoard
     status_board: StatusBoard
     storage_probe: StorageProbe
+    turn: Turn
     waiters: Waiters
 
 

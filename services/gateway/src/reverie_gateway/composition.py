@@ -36,6 +36,8 @@ from reverie_gateway.storage_probe import StorageProbe
 from reverie_gateway.views import Lens
 from reverie_gateway.waiting import Waiters
 from reverie_gateway.watches import Watches
+from reverie_gateway.wire import Wire
+from reverie_gateway.writer import Turn
 from reverie_jobs.controls import CONTROLS, ControlMirror
 from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
 from reverie_jobs.reaper import Reaper
@@ -137,6 +139,7 @@ async def serve(
                 queue_board=queue_board,
                 status_board=status_board,
                 storage_probe=storage_probe,
+                turn=Turn(counters),
                 waiters=waiters,
             )
         )
@@ -154,7 +157,7 @@ async def serve(
                 port=settings.gateway.port,
                 setting="gateway.port",
                 http=HttpParser,
-                ws="websockets-sansio",
+                ws=Wire,
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,
                 server_header=False,

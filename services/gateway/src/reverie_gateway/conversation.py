@@ -53,7 +53,7 @@ class Conversation:
             case JobPriority():
                 await self._move(request)
             case JobPreview():
-                self._preview(request)
+                await self._preview(request)
             case Hello():
                 await self._hello(request)
             case Resume():
@@ -108,8 +108,8 @@ class Conversation:
             JobPriorityOk(id=request.id, job_id=job.id, priority=job.priority, position=place)
         )
 
-    def _preview(self, request: JobPreview) -> None:
-        job = self._jobs.visible(request.job_id, by=self._session.identity)
+    async def _preview(self, request: JobPreview) -> None:
+        job = (await self._jobs.find(request.job_id, by=self._session.identity)).job
         enabled = request.enabled and not job.state.terminal
         self._session.watch(job.id, enabled=enabled)
         self._session.answer(JobPreviewOk(id=request.id, job_id=job.id, enabled=enabled))

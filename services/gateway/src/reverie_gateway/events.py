@@ -1,4 +1,4 @@
-"""From job records and progress to the messages a socket gets; pure, and each event is encoded once."""
+"""From job records and progress to the messages a socket gets; pure, and each event is encoded and framed once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from enum import Enum, auto
 import msgspec
 
 from reverie_gateway.eta import eta_seconds
+from reverie_gateway.frame import text_frame
 from reverie_jobs.mirror import Change
 from reverie_protocol.errors import ErrorCode
 from reverie_protocol.jobs import Job, JobState, Progress
@@ -38,13 +39,13 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     owner: str
     job_id: str
     delivery: Delivery
-    frame: str
+    frame: bytes
     seq: int
 
 
-def encode(message: ServerMessage) -> str:
-    """A message as a text frame."""
-    return _encoder.encode(message).decode()
+def encode(message: ServerMessage) -> bytes:
+    """A message as a text frame: the bytes as they go to any socket."""
+    return text_frame(_encoder.encode(message))
 
 
 def state_message(job: Job, revision: int) -> ServerMessage:

@@ -17,13 +17,14 @@ from litestar.response import Stream
 from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.entrance import Entrance
 from reverie_gateway.events import encode
+from reverie_gateway.frame import payload_of
 from reverie_gateway.hub import Hub
 from reverie_gateway.identity import HttpRequest, identity_of
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
-from reverie_gateway.status import StatusBoard
-from reverie_protocol.errors import CloseCode, ErrorCode, FieldError, ReverieError
+from reverie_gateway.status import BACKENDS_KEY, StatusBoard
+from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.server_messages import HelloOk, Resumed
 
 #: A comment goes out after this much silence, so that proxies and clients know the stream is alive; seconds.
@@ -54,14 +55,18 @@ async def stream_events(
     """The owner's events from now on, or from `Last-Event-ID` (also `?cursor=`)."""
     last = request.headers.get("last-event-id") or request.query_params.get("cursor")
     cursor = None if last is None else _cursor(last)
-    session = Session(identity_of(request), Outbox())
+    outbox, ready = Outbox(), asyncio.Event()
+    outbox.on_ready = ready.set
+    session = Session(identity_of(request), outbox)
     session.deliver_status(encode(status_board.message(session.identity)))
-    events = _events(session, cursor, Entrance(session.outbox, gatekeeper), jobs=jobs, hub=hub)
+    session.outbox.put_latest(BACKENDS_KEY, encode(status_board.backends()))
+    events = _events(session, ready, cursor, Entrance(outbox, gatekeeper), jobs=jobs, hub=hub)
     return Stream(events, media_type="text/event-stream", headers=_HEADERS)
 
 
 async def _events(
     session: Session,
+    ready: asyncio.Event,
     cursor: tuple[str | None, int] | None,
     entrance: Entrance,
     *,
@@ -72,11 +77,11 @@ async def _events(
     await _begin(session, cursor, jobs=jobs, hub=hub)
     try:
         yield f"retry: {RECONNECT_MS}\n\n"
-        while True:
-            frame = await _next(session.outbox)
-            if isinstance(frame, CloseCode):
-                return
-            yield ": alive\n\n" if frame is None else server_sent(frame, epoch=jobs.epoch)
+        while session.outbox.closing is None or session.outbox:
+            if not await _is_ready(ready):
+                yield ": alive\n\n"
+            while frames := session.outbox.take():
+                yield "".join(server_sent(payload_of(frame), epoch=jobs.epoch) for frame in frames)
     finally:
         entrance.leave()
         hub.leave(session)
@@ -95,21 +100,22 @@ async def _begin(session: Session, cursor: tuple[str | None, int] | None, *, job
     session.answer(HelloOk(previews=False, seq=jobs.revision, epoch=jobs.epoch))
 
 
-async def _next(outbox: Outbox) -> str | CloseCode | None:
-    """The next text frame or the end; None after a while of silence."""
+async def _is_ready(ready: asyncio.Event) -> bool:
+    """Wait until there is something to send; false after a while of silence."""
     try:
         async with asyncio.timeout(KEEPALIVE_S):
-            frame = await outbox.next()
+            await ready.wait()
     except TimeoutError:
-        return None
-    return frame.decode() if isinstance(frame, bytes) else frame
+        return False
+    ready.clear()
+    return True
 
 
-def server_sent(frame: str, *, epoch: str) -> str:
-    """A text frame in the event-stream format, with an id where a client may resume from it."""
-    head = _head.decode(frame)
+def server_sent(message: bytes, *, epoch: str) -> str:
+    """A message in the event-stream format, with an id where a client may resume from it."""
+    head = _head.decode(message)
     identified = f"id: {epoch}:{head.seq}\n" if head.type in _TRANSITIONS else ""
-    return f"{identified}event: {head.type}\ndata: {frame}\n\n"
+    return f"{identified}event: {head.type}\ndata: {message.decode()}\n\n"
 
 
 def _cursor(text: str) -> tuple[str | None, int]:

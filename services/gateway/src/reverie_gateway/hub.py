@@ -15,6 +15,7 @@ import structlog
 
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.events import Event, change_event, progress_event, state_event
+from reverie_gateway.frame import binary_frame
 from reverie_gateway.session import Session
 from reverie_jobs.mirror import Change, JobMirror
 from reverie_protocol.jobs import Job, JobState, Progress
@@ -23,9 +24,8 @@ from reverie_runtime.clock import Clock
 
 #: How far down the queue a new socket is told of its owner's waiting jobs; running ones are all told.
 SNAPSHOT_QUEUED = 100
-#: A resume that would take more events, or characters of them, is answered with the current state instead: a
-#: socket's outbox has to hold them all at once.
-MAX_REPLAYED, MAX_REPLAYED_CHARS = 10_000, 4 << 20
+#: A resume that would take more events is answered with the current state instead.
+MAX_REPLAYED = 20_000
 #: How long a resume waits for a mirror that is behind the gateway its cursor came from, in seconds.
 REACH_S = 2.0
 
@@ -99,13 +99,7 @@ class Hub:
         finally:
             session.resuming = False
         missed = self._log.since(session.owner, cursor, head=self._jobs.revision, now=self._clock.time())
-        if (
-            missed is None
-            or len(missed) > MAX_REPLAYED
-            or sum(len(e.frame) for e in missed) > MAX_REPLAYED_CHARS
-        ):
-            return None
-        return missed
+        return None if missed is None or len(missed) > MAX_REPLAYED else missed
 
     def catch_up(self, session: Session, missed: list[Event] | None) -> None:
         """Send a session what `resume` found, or else the current state."""
@@ -193,8 +187,9 @@ class Hub:
         job = self._jobs.get(message.subject.rpartition(".")[2])
         if job is None or job.state is not JobState.RUNNING:
             return
+        frame = binary_frame(message.data)
         for session in self._preview_audience(job):
-            session.deliver_preview(job.id, message.data)
+            session.deliver_preview(job.id, frame)
 
     def _on_change(self, change: Change[Job]) -> None:
         job = change.record
@@ -233,5 +228,5 @@ class Hub:
                 yield session
 
     def _broadcast(self, event: Event) -> None:
-        for session in tuple(self._sessions.get(event.owner, ())):
+        for session in self._sessions.get(event.owner, ()):
             session.deliver(event)

@@ -135,13 +135,6 @@ class Jobs:
             raise _not_found(job_id)
         return stored
 
-    def visible(self, job_id: str, *, by: Identity) -> Job:
-        """The job as mirrored; `job_not_found` also where it is somebody else's."""
-        job = self._mirror.get(job_id)
-        if job is None or not may(by, Action.SEE, job.owner):
-            raise _not_found(job_id)
-        return job
-
     @property
     def revision(self) -> int:
         """Latest revision of the event log that this gateway has seen."""

@@ -46,9 +46,12 @@ class GatewayMetrics:
         finally:
             self._sockets.dec()
 
-    def sent(self, frame: str | bytes) -> None:
-        """Count one frame."""
-        (self._text if isinstance(frame, str) else self._binary).inc()
+    def sent(self, *, texts: int = 0, previews: int = 0) -> None:
+        """Count frames."""
+        if texts:
+            self._text.inc(texts)
+        if previews:
+            self._binary.inc(previews)
 
     def closed(self, code: CloseCode) -> None:
         """Count one socket that we closed."""

@@ -55,7 +55,7 @@ class QueueBoard:
         self._hub = hub
         self._clock = clock
         self._dirty = asyncio.Event()
-        self._told: dict[_Viewer, str] = {}
+        self._told: dict[_Viewer, bytes] = {}
         self._mirrored: _Mirrored | None = None
         self._composed_at = 0.0
         self._published: QueueState | None = None
@@ -89,8 +89,8 @@ class QueueBoard:
     def _push(self) -> None:
         """One frame for each viewer who sees ids in it, and one for all the others."""
         mirrored = self._latest()
-        frames: dict[_Viewer, str] = {}
-        told: dict[_Viewer, str] = {}
+        frames: dict[_Viewer, bytes] = {}
+        told: dict[_Viewer, bytes] = {}
         for session in self._hub:
             by = session.identity
             viewer = (by.owner, by.admin)
@@ -163,7 +163,7 @@ def _seen_by(mirrored: _Mirrored, by: Identity) -> QueueState:
     return msgspec.structs.replace(mirrored.state, jobs=rows)
 
 
-def _frame(state: QueueState) -> str:
+def _frame(state: QueueState) -> bytes:
     return encode(
         QueueStateChanged(
             pending=state.pending,

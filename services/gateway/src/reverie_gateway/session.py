@@ -96,7 +96,9 @@ class Session:
         """
         self._early = None  # `missed` has all of it
         for event in missed:
-            self.deliver(event)
+            if event.delivery is Delivery.FINAL:
+                self._end(event.job_id)
+        self.outbox.replay(event.frame for event in missed)
 
     def hold(self, job_id: str) -> None:
         """Keep events back until `release`: this job's `job:ack` has to go first.
@@ -130,9 +132,7 @@ class Session:
             self.outbox.put_latest(event.job_id, event.frame)
             return
         if event.delivery is Delivery.FINAL:
-            self.outbox.drop_latest(event.job_id)
-            self.outbox.drop_preview(event.job_id)
-            self._watched.discard(event.job_id)
+            self._end(event.job_id)
         self.outbox.put(event.frame)
 
     def deliver_preview(self, job_id: str, frame: bytes) -> None:
@@ -140,7 +140,7 @@ class Session:
         if self.wants_previews(job_id) and job_id not in self._unacknowledged:
             self.outbox.put_preview(job_id, frame)
 
-    def deliver_status(self, frame: str) -> None:
+    def deliver_status(self, frame: bytes) -> None:
         """The platform's state; a later one replaces it."""
         self.outbox.put_latest("system:status", frame)
 
@@ -164,6 +164,12 @@ class Session:
                 ErrorCode.RATE_LIMITED,
                 f"one socket watches at most {MAX_WATCHED_JOBS} jobs; use hello with previews for all",
             )
+
+    def _end(self, job_id: str) -> None:
+        """What has not been sent of a job's way to its end is no longer true."""
+        self.outbox.drop_latest(job_id)
+        self.outbox.drop_preview(job_id)
+        self._watched.discard(job_id)
 
 
 def parse_frame(frame: str | bytes) -> ClientMessage:

@@ -8,7 +8,6 @@ from typing import Any
 
 from litestar import WebSocket, websocket
 from litestar.di import NamedDependency
-from litestar.exceptions import WebSocketDisconnect
 
 from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.conversation import Conversation
@@ -20,12 +19,10 @@ from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
-from reverie_gateway.status import StatusBoard
+from reverie_gateway.status import BACKENDS_KEY, StatusBoard
+from reverie_gateway.wire import wire_of
+from reverie_gateway.writer import Turn, Writer
 from reverie_protocol.client_messages import Authenticate
-from reverie_protocol.errors import CloseCode
-
-#: How long a client that is to be closed may take to read what was sent before, in seconds; it costs us a buffer.
-CLOSE_GRACE_S = 30.0
 
 #: How long a new socket's first request may take to be a resume, before it is told the current state; seconds.
 FIRST_REQUEST_S = 0.3
@@ -44,41 +41,34 @@ async def converse(
     gatekeeper: NamedDependency[Gatekeeper],
     status_board: NamedDependency[StatusBoard],
     metrics: NamedDependency[GatewayMetrics],
+    turn: NamedDependency[Turn],
 ) -> None:
     """Serve one socket until either side ends it."""
+    wire = wire_of(socket.scope)
     await socket.accept()
     outbox = Outbox()
+    writer = Writer(outbox, wire, turn)
     entrance = Entrance(outbox, gatekeeper)
     frames = read_frames(socket, outbox)
-
-    async def attend() -> None:
-        identity = await _enter(known_identity(socket), entrance, frames)
-        if identity is None:
-            return
-        session = Session(identity, outbox)
-        session.deliver_status(encode(status_board.message(identity)))
-        session.expect_resume()
-        hub.join(session)
-        opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, hub.open, session)
-        try:
-            await _read(frames, session, Conversation(session, jobs=jobs, hub=hub), entrance)
-        finally:
-            opening.cancel()
-            hub.leave(session)
-
-    tasks = {
-        asyncio.create_task(attend()),
-        asyncio.create_task(_write(socket, outbox, metrics)),
-        asyncio.create_task(_overdue(outbox)),
-    }
     try:
         with metrics.open_socket():
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            identity = await _enter(known_identity(socket), entrance, frames)
+            if identity is None:
+                return
+            session = Session(identity, outbox)
+            session.deliver_status(encode(status_board.message(identity)))
+            session.outbox.put_latest(BACKENDS_KEY, encode(status_board.backends()))
+            session.expect_resume()
+            hub.join(session)
+            opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, hub.open, session)
+            try:
+                await _read(frames, session, Conversation(session, jobs=jobs, hub=hub), entrance)
+            finally:
+                opening.cancel()
+                hub.leave(session)
     finally:
         entrance.leave()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        writer.stop()
 
 
 async def read_frames(socket: Socket, outbox: Outbox) -> AsyncIterator[str | bytes]:
@@ -113,27 +103,3 @@ async def _read(
             entrance.renew(session, request)
         elif request is not None:
             await conversation.carry_out(request)
-
-
-async def _write(socket: Socket, outbox: Outbox, metrics: GatewayMetrics) -> None:
-    """Send frames as fast as the client takes them; this is the only place that writes to the socket."""
-    try:
-        while True:
-            frame = await outbox.next()
-            if isinstance(frame, CloseCode):
-                metrics.closed(frame)
-                await socket.close(frame.code, frame.reason)
-                return
-            metrics.sent(frame)
-            if isinstance(frame, str):
-                await socket.send({"type": "websocket.send", "text": frame, "bytes": None})
-            else:
-                await socket.send({"type": "websocket.send", "text": None, "bytes": frame})
-    except WebSocketDisconnect:
-        return
-
-
-async def _overdue(outbox: Outbox) -> None:
-    """Return when a socket that is to be closed has had its time."""
-    await outbox.until_closing()
-    await asyncio.sleep(CLOSE_GRACE_S)

@@ -92,7 +92,7 @@ class StatusBoard:
         if platform == self._told:
             return
         self._told = platform
-        frames: dict[Identity, str] = {}
+        frames: dict[Identity, bytes] = {}
         for session in hub:
             viewer = session.identity
             if viewer not in frames:
