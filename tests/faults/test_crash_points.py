@@ -1,263 +1,28 @@
-"""Every durable write has a crash point before and one after it; whoever dies or freezes there, nothing is lost.
-
-Each test arms one point in all members of its role, lets a job come by, and judges all that was seen of it.
-"""
+"""Every durable write has a crash point before and one after it; whoever dies or freezes there, nothing is lost."""
 
 from __future__ import annotations
-
-import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 import pytest
 
 from reverie_jobs.transitions import TRANSITIONS
-from reverie_launcher.chaos.archive import Archive
-from reverie_launcher.chaos.client import Client
 from reverie_launcher.chaos.cluster import Cluster
-from reverie_launcher.chaos.evidence import Evidence, Unexpected
-from reverie_launcher.chaos.figures import BY_KILL
-from reverie_launcher.chaos.observer import Observer
-from reverie_launcher.chaos.oracle import judge
-from reverie_launcher.chaos.plan import GATEWAY_POINTS, WORKER_POINTS
-from reverie_launcher.chaos.run import read_outputs
-from reverie_launcher.chaos.workload import JobPlan, Path
-from reverie_protocol.jobs import Job, JobState
+from reverie_launcher.chaos.crash_cases import all_cases, kind, pass_point
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PASS_S = 60.0
-#: Longer than a worker's lease of 2 s: whoever wakes after it has been given up.
-FROZEN_S = 3.0
-AWAY_S = 4.0
-LONG, SHORT = 150, 2
+
+NAMES = [f"{'freezes at' if freezes else 'dies at'} {point}" for point, freezes in all_cases()]
 
 
-class Scene(NamedTuple):
-    """One job in front of the system: what a client asks for, and what is done to it until the point is passed."""
-
-    cluster: Cluster
-    observer: Observer
-    client: Client
-    plan: JobPlan
-
-    async def submitted(self) -> str:
-        job_id = await self.client.submit(self.plan, self.plan.path)
-        assert job_id is not None
-        return job_id
-
-    async def becomes(self, job_id: str, *states: JobState, attempt: int = 0) -> Job:
-        """The job once it is in one of these states, at this attempt or a later one."""
-        async with asyncio.timeout(PASS_S):
-            while True:
-                self.observer.changed.clear()
-                job = self.observer.jobs.get(job_id)
-                if job is not None and job.state in states and job.attempt >= attempt:
-                    return job
-                await self.observer.changed.wait()
-
-    async def worker_of(self, job_id: str, *, attempt: int = 0) -> str:
-        job = await self.becomes(job_id, JobState.RUNNING, attempt=attempt)
-        return (job.worker or "").rpartition(".")[0]
-
-
-async def plain(scene: Scene) -> str:
-    return await scene.submitted()
-
-
-async def cancelled_while_it_runs(scene: Scene) -> str:
-    job_id = await scene.submitted()
-    await scene.worker_of(job_id)
-    await scene.client.cancel(job_id, scene.plan.cancel_path)
-    return job_id
-
-
-async def cancelled_while_it_waits(scene: Scene) -> str:
-    job_id = await scene.submitted()
-    await scene.client.cancel(job_id, scene.plan.cancel_path)
-    return job_id
-
-
-async def its_worker_is_killed(scene: Scene) -> str:
-    job_id = await scene.submitted()
-    # It stays away for long enough that a gateway, and not its own next life, gives its job to another.
-    scene.cluster.members[await scene.worker_of(job_id)].kill(down_s=AWAY_S)
-    return job_id
-
-
-async def no_worker_takes_it_in_time(scene: Scene) -> str:
-    workers = [scene.cluster.members[name] for name in scene.cluster.workers]
-    for worker in workers:
-        worker.freeze()
-    try:
-        job_id = await scene.submitted()
-        await scene.becomes(job_id, JobState.FAILED)
-    finally:
-        for worker in workers:
-            worker.thaw()
-    return job_id
-
-
-async def three_workers_freeze_under_it(scene: Scene) -> str:
-    job_id = await scene.submitted()
-    for attempt in (1, 2, 3):
-        worker = scene.cluster.members[await scene.worker_of(job_id, attempt=attempt)]
-        worker.freeze()
-        async with asyncio.timeout(PASS_S):
-            while scene.observer.jobs[job_id].state is JobState.RUNNING:
-                scene.observer.changed.clear()
-                await scene.observer.changed.wait()
-        worker.thaw()
-    return job_id
-
-
-Story = Callable[[Scene], Awaitable[str]]
-
-
-class Case(NamedTuple):
-    """What brings somebody to the point, and how the job may end."""
-
-    story: Story
-    ends: tuple[JobState, ...]
-    steps: int = SHORT
-    waits: bool = False
-    expires: bool = False
-
-
-DONE = (JobState.COMPLETED,)
-STOPPED = (JobState.CANCELLED,)
-WORKER_CASES = {
-    "queued-running": Case(plain, DONE),
-    "output": Case(plain, DONE),
-    "running-completed": Case(plain, DONE),
-    "running-cancelled": Case(cancelled_while_it_runs, STOPPED, steps=LONG),
-}
-GATEWAY_CASES = {
-    "submit": Case(plain, DONE),
-    "cancel": Case(cancelled_while_it_runs, STOPPED, steps=LONG),
-    "queued-cancelled": Case(cancelled_while_it_waits, STOPPED, waits=True),
-    "running-running": Case(cancelled_while_it_runs, STOPPED, steps=LONG),
-    "running-queued": Case(its_worker_is_killed, DONE, steps=LONG),
-    "running-failed": Case(three_workers_freeze_under_it, (JobState.FAILED,), steps=LONG),
-    "queued-failed": Case(no_worker_takes_it_in_time, (JobState.FAILED,), expires=True),
-}
-
-
-async def run_into(
-    cluster: Cluster, case: Case, point: str, members: list[str], *, freezes: bool, number: int
-) -> tuple[list[str], JobState]:
-    """Who came by the point, and how the job ended; AssertionError with the history if a promise was broken."""
-    for member in cluster.members.values():
-        await member.wait_ready()
-    now = time.time()
-    plan = JobPlan(
-        number=number,
-        client=0,
-        at_s=0.0,
-        path=Path.SOCKET,
-        key=f"{point} {freezes}",
-        prompt=f"a circle, {point} {freezes}",
-        seed=number,
-        steps=case.steps,
-        lane=1,
-        not_before=now + 3600 if case.waits else None,
-        start_by=now + 1 if case.expires else None,
-    )
-    unexpected: list[Unexpected] = []
-    client = Client(
-        0,
-        cluster.urls(),
-        [plan],
-        rng=random.Random(number),
-        started=asyncio.get_running_loop().time(),
-        unexpected=unexpected,
-    )
-    observer = Observer(lambda: cluster.server.port)
-    said, lives = len(cluster.said), {name: len(member.life) for name, member in cluster.members.items()}
-    async with observer.run(), client.connected(), asyncio.timeout(2 * PASS_S):
-        for member in members:
-            cluster.arm(member, point, freezes=freezes)
-        hitting = asyncio.create_task(_hit(cluster, members, point))
-        story = asyncio.ensure_future(case.story(Scene(cluster, observer, client, plan)))
-        try:
-            await asyncio.wait((hitting, story), return_when=asyncio.FIRST_EXCEPTION)
-            if story.done():
-                story.result()
-            hit = await hitting
-            if freezes:
-                await asyncio.sleep(FROZEN_S)
-                for member in hit:
-                    cluster.members[member].thaw()
-            else:
-                await _dead(cluster, hit, lives)
-            job_id = await story
-        finally:
-            hitting.cancel()
-            story.cancel()
-            for member in members:
-                cluster.disarm(member, point)
-        await client.follow(job_id, eagerly=False)
-    history = await Archive(lambda: cluster.server.port).read_all()
-    history = {job_id: history[job_id]}
-    evidence = Evidence(
-        history=history,
-        acknowledged=client.acknowledged,
-        cancelled=client.cancelled,
-        polled=client.polled,
-        unexpected=unexpected,
-        outputs=await read_outputs(cluster, history),
-        said=[each for each in cluster.said[said:] if each.job_id == job_id],
-        client_logs=[client.log],
-        bus_log=observer.log,
-    )
-    assert judge(evidence) == []
-    return hit, history[job_id][-1].job.state
-
-
-async def _dead(cluster: Cluster, members: list[str], lives: dict[str, int]) -> None:
-    """Return when these have been seen to die since `lives` was taken: only then are they waited for again."""
-    async with asyncio.timeout(PASS_S):
-        for member in members:
-            while not any(BY_KILL in each.what for each in cluster.members[member].life[lives[member] :]):
-                await asyncio.sleep(0.02)
-
-
-async def _hit(cluster: Cluster, members: list[str], point: str) -> list[str]:
-    """Whoever comes by first, two if they come at once; the others pass from then on."""
-    async with asyncio.timeout(PASS_S):
-        while True:
-            hit = [member for member in members if not cluster.armed(member, point)]
-            if hit:
-                return [member for member in members if not cluster.disarm(member, point)]
-            await asyncio.sleep(0.005)
-
-
-def kind(point: str) -> str:
-    return point.partition(".")[2]
-
-
-@pytest.mark.parametrize("freezes", [False, True], ids=["dies", "freezes"])
-@pytest.mark.parametrize("point", WORKER_POINTS)
-async def test_nothing_is_lost_when_a_worker(cluster: Cluster, point: str, freezes: bool) -> None:
-    number = 2 * WORKER_POINTS.index(point) + freezes
-    case = WORKER_CASES[kind(point)]
-    hit, state = await run_into(cluster, case, point, cluster.workers, freezes=freezes, number=number)
-    assert hit
-    assert state in case.ends
-
-
-@pytest.mark.parametrize("point", GATEWAY_POINTS)
-async def test_nothing_is_lost_when_a_gateway_dies(cluster: Cluster, point: str) -> None:
-    case, number = GATEWAY_CASES[kind(point)], 100 + GATEWAY_POINTS.index(point)
-    hit, state = await run_into(cluster, case, point, cluster.gateways, freezes=False, number=number)
-    assert hit
-    assert state in case.ends
+@pytest.mark.parametrize(("point", "freezes"), all_cases(), ids=NAMES)
+async def test_nothing_is_lost_when_somebody(cluster: Cluster, point: str, freezes: bool) -> None:
+    passed = await pass_point(cluster, point, freezes=freezes)
+    assert passed.violations == ()
+    assert passed.hit
+    assert passed.state in passed.expected
 
 
 async def test_every_transition_of_the_table_has_its_points_on_the_list() -> None:
     moves = {f"{before}-{after}" for (before, _), after in TRANSITIONS.items()}
     moves -= {"queued-queued"}  # another place in the queue: no client of this harness asks for it
-    listed = {kind(point) for point in (*WORKER_POINTS, *GATEWAY_POINTS)}
-    assert moves <= listed
+    assert moves <= {kind(point) for point, _ in all_cases()}

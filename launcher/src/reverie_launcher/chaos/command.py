@@ -34,6 +34,10 @@ def chaos(
     only: Annotated[
         list[FaultKind] | None, typer.Option(help="Only faults of this kind; repeatable.")
     ] = None,
+    crash_points: Annotated[
+        bool,
+        typer.Option("--crash-points", help="Instead: let somebody die at each named crash point, once."),
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report there, as JSON.")] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Keep logs, bucket and outputs in this new folder.")
@@ -63,6 +67,11 @@ def chaos(
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         model = find_model(None, os.environ)
+        if crash_points:
+            from reverie_launcher.chaos.crash_cases import pass_all
+
+            survived = asyncio.run(pass_all(folder.absolute(), model=model, tell=console.print))
+            raise typer.Exit(ExitCode.OK if survived else ExitCode.FAILED)
         found = asyncio.run(run_chaos(setup, folder.absolute(), model=model, tell=console.print))
     if report is not None:
         write_report(found, report)

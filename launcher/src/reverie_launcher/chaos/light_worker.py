@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from reverie_inference.engine.preview import Preview
 
 MODE: Final = "light"
-#: Seconds of one step, spent asleep: time passes and nothing is computed.
+#: Seconds of one step, spent asleep: time passes and nothing is computed.  A job of many steps takes its time, so
+#: that something can happen to it meanwhile.
 STEP_S: Final = 0.004
+MANY_STEPS, LONG_STEP_S = 60, 0.02
 DEFAULT_STEPS: Final = 4
 DEFAULT_SIZE: Final = "64x64"
 
@@ -77,13 +79,14 @@ class LightEngine:
 
     def step(self) -> list[Event]:
         """One step of every job."""
-        time.sleep(STEP_S)
+        step_s = max((step_s_of(request) for request in self._requests.values()), default=0.0)
+        time.sleep(step_s)
         events: list[Event] = []
         for job_id, request in tuple(self._requests.items()):
             taken = self._taken[job_id] = self._taken[job_id] + 1
             if taken == 1:
                 events.append(Started(job_id, Phase.DENOISING))
-            events.append(Stepped(job_id, taken, request.steps, STEP_S))
+            events.append(Stepped(job_id, taken, request.steps, step_s))
             if taken == request.steps:
                 self._drop(job_id)
                 events.append(Finished(job_id, picture_of(request), request.meta))
@@ -104,6 +107,11 @@ class LightEngine:
 
     def _drop(self, job_id: str) -> None:
         del self._requests[job_id], self._taken[job_id]
+
+
+def step_s_of(request: LightRequest) -> float:
+    """How long one of its steps takes."""
+    return LONG_STEP_S if request.steps > MANY_STEPS else STEP_S
 
 
 def picture_of(request: LightRequest) -> Image.Image:
