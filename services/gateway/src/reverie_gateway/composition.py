@@ -22,6 +22,7 @@ from reverie_gateway.http_parser import HttpParser
 from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
+from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.objects import Objects
 from reverie_gateway.obstacles import Obstacles
 from reverie_gateway.origin import OriginRule
@@ -43,7 +44,7 @@ from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
 from reverie_jobs.reaper import Reaper
 from reverie_jobs.store import JOBS, JobStore
 from reverie_protocol.errors import CLOSE_GOING_AWAY
-from reverie_protocol.subjects import JOB_PREVIEW, JOB_PROGRESS
+from reverie_protocol.subjects import JOB_PREVIEW, JOB_PROGRESS, SYSTEM_STATUS
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
@@ -87,14 +88,19 @@ async def serve(
         storage_probe = StorageProbe(storage, clock=clock)
         await stack.enter_async_context(storage_probe.run())
 
-        for subject, handler in ((JOB_PROGRESS, hub.on_progress), (JOB_PREVIEW, hub.on_preview)):
+        nodes = NodeBoard(clock=clock)
+        for subject, handler in (
+            (JOB_PROGRESS, hub.on_progress),
+            (JOB_PREVIEW, hub.on_preview),
+            (SYSTEM_STATUS, nodes.on_status),
+        ):
             stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
         await stack.enter_async_context(watches.run(hub.watched))
 
         queue_board = QueueBoard(bus, jobs_mirror, controls, hub, clock=clock)
         await stack.enter_async_context(queue_board.run())
         status_board = StatusBoard(
-            queue_board, workers_mirror, storage_probe, clock=clock, version=version("reverie-gateway")
+            queue_board, workers_mirror, storage_probe, nodes, clock=clock, version=version("reverie-gateway")
         )
         await stack.enter_async_context(status_board.run(hub))
 

@@ -1,4 +1,4 @@
-"""`system:status`: what the platform is doing, pushed when something else than the queue has changed."""
+"""`system:status` and `system:backends`: what the platform and its workers do, pushed when it has changed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from msgspec.structs import replace
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
 from reverie_gateway.identity import Identity
+from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.storage_probe import StorageProbe
+from reverie_jobs.backends import backend_of
 from reverie_jobs.mirror import Change, WorkerMirror
 from reverie_protocol.jobs import Vram, Worker, WorkerState
-from reverie_protocol.server_messages import QueueState, SystemStatus
+from reverie_protocol.nodes import NodeStatus
+from reverie_protocol.server_messages import QueueState, SystemBackends, SystemStatus
 from reverie_runtime.actors import acting
 from reverie_runtime.clock import Clock
 
@@ -24,17 +27,19 @@ from reverie_runtime.clock import Clock
 DEBOUNCE_S = 0.1
 #: A worker beats every 0.5 to 1 s; one that has not for this long is not counted.
 ALIVE_S = 3.0
+BACKENDS_KEY = "system:backends"
 _NO_QUEUE = QueueState(pending=0, running=0, depth=0)
 
 
 class StatusBoard:
-    """Composes the status, and pushes it when it has changed; the queue in it has a push of its own."""
+    """Composes both, and pushes what has changed; the queue has a push of its own."""
 
     def __init__(
         self,
         queue: QueueBoard,
         workers: WorkerMirror,
         storage: StorageProbe,
+        nodes: NodeBoard,
         *,
         clock: Clock,
         version: str,
@@ -42,19 +47,26 @@ class StatusBoard:
         self._queue = queue
         self._workers = workers
         self._storage = storage
+        self._nodes = nodes
         self._clock = clock
         self._version = version
         self._beats: dict[str, float] = {}
         self._dirty = asyncio.Event()
         self._told: SystemStatus | None = None
+        self._told_backends: SystemBackends | None = None
         workers.listen(self._on_worker)
         storage.listen(self._dirty.set)
+        nodes.listen(self._dirty.set)
         for worker in workers:
             self._beats[f"{worker.name}.{worker.incarnation}"] = clock.monotonic()
 
     def message(self, viewer: Identity) -> SystemStatus:
         """The status as its viewer may see it."""
         return replace(self._platform(), queue_state=self._queue.state(viewer))
+
+    def backends(self) -> SystemBackends:
+        """The workers that beat lately, whether or not they take jobs."""
+        return SystemBackends(available=tuple(map(backend_of, self._beating())))
 
     @property
     def workers(self) -> int:
@@ -63,14 +75,17 @@ class StatusBoard:
 
     def _platform(self) -> SystemStatus:
         """The status without the queue: the same for everybody."""
-        workers = self._alive()
+        workers, nodes = self._alive(), self._nodes.nodes
+        watched = [node.vram for node in nodes if node.vram.total_gb > 0]
         return SystemStatus(
             mode=next((worker.mode for worker in workers if worker.mode is not None), None),
-            vram=total_vram(workers),
+            # A monitor asks the driver; a worker knows its own part.
+            vram=total_vram(watched or [worker.vram for worker in workers]),
             storage=self._storage.health,
             queue_state=_NO_QUEUE,
             workers=len(workers),
             version=self._version,
+            nodes=nodes,
         )
 
     @asynccontextmanager
@@ -86,18 +101,32 @@ class StatusBoard:
         await self._clock.sleep(DEBOUNCE_S)
         self._dirty.clear()
         self._push(hub)
+        self._push_backends(hub)
 
     def _push(self, hub: Hub) -> None:
         platform = self._platform()
-        if platform == self._told:
+        outline = _outline(platform)
+        if outline == self._told:
             return
-        self._told = platform
+        self._told = outline
         frames: dict[Identity, bytes] = {}
         for session in hub:
             viewer = session.identity
             if viewer not in frames:
                 frames[viewer] = encode(replace(platform, queue_state=self._queue.state(viewer)))
             session.deliver_status(frames[viewer])
+
+    def _push_backends(self, hub: Hub) -> None:
+        backends = self.backends()
+        outline = SystemBackends(
+            available=tuple(replace(backend, vram=Vram()) for backend in backends.available)
+        )
+        if outline == self._told_backends:
+            return
+        self._told_backends = outline
+        frame = encode(backends)
+        for session in hub:
+            session.outbox.put_latest(BACKENDS_KEY, frame)
 
     def _on_worker(self, change: Change[Worker]) -> None:
         if change.record is None:
@@ -108,14 +137,22 @@ class StatusBoard:
 
     def _alive(self) -> list[Worker]:
         """Workers that beat lately and take jobs, in a fixed order."""
+        return [worker for worker in self._beating() if worker.state is WorkerState.READY]
+
+    def _beating(self) -> list[Worker]:
         since = self._clock.monotonic() - ALIVE_S
         heard = (self._workers.get(key) for key, beat in sorted(self._beats.items()) if beat >= since)
-        return [worker for worker in heard if worker is not None and worker.state is WorkerState.READY]
+        return [worker for worker in heard if worker is not None]
 
 
-def total_vram(workers: Sequence[Worker]) -> Vram:
-    """Accelerator memory of all workers together; what one worker says if there is only one."""
-    accelerated = [worker.vram for worker in workers if worker.vram.total_gb > 0]
+def _outline(platform: SystemStatus) -> SystemStatus:
+    """What is worth a push: a node that comes or goes is, each of its figures is not."""
+    return replace(platform, nodes=tuple(NodeStatus(node=node.node) for node in platform.nodes))
+
+
+def total_vram(parts: Sequence[Vram]) -> Vram:
+    """Accelerator memory of all nodes, or of all workers, together; what one says if there is only one."""
+    accelerated = [vram for vram in parts if vram.total_gb > 0]
     if len(accelerated) < 2:
         return next(iter(accelerated), Vram())
     total = sum(vram.total_gb for vram in accelerated)
