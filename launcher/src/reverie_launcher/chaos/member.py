@@ -19,6 +19,8 @@ from reverie_launcher.supervisor import Launch
 
 RESTART_S: Final = 0.1
 READY_POLL_S: Final = 0.05
+#: A process that ends by itself so often in a row before it is ready cannot start at all.
+MOST_FAILURES: Final = 20
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -102,6 +104,7 @@ class Member:
             raise RuntimeError(f"{self.name} did not start, see {self._log}")
 
     async def _run(self) -> None:
+        failures = 0
         while not self._stopping:
             launch = self._prepare()
             self._process = await ChildProcess.start(launch.arguments, launch.environment, self._keep)
@@ -112,9 +115,11 @@ class Member:
             finally:
                 self._process = None
                 watching.cancel()
+                was_ready = self.ready.is_set()
                 self.ready.clear()
             self._note(describe_exit(returncode))
-            if returncode == REFUSED_SETTINGS:
+            failures = failures + 1 if returncode > 0 and not was_ready else 0
+            if returncode == REFUSED_SETTINGS or failures == MOST_FAILURES:
                 return
             if not self._stopping:
                 await asyncio.sleep(self._restart_after_s)
