@@ -146,7 +146,7 @@ export interface GenerateParams {
   superres_magnitude?: number;
   initImage?: string | null;
   maskImage?: string | null;
-  /** how far from `initImage` the picture may go; 1 is all the way; 0..1 */
+  /** how far from `initImage` the picture may go; 1 is all the way; ..1 */
   strength?: number | null;
 }
 
@@ -443,7 +443,7 @@ export interface JobAck {
 }
 
 /** What kind of work a job is; decides which service claims it. */
-export type JobType = "generate" | "sr" | "comfy";
+export type JobType = "generate" | "sr" | "comfy" | "switch";
 
 /**
  * Rows 1 and 5: a job entered `queued` or `running`, or was asked to stop.
@@ -932,6 +932,14 @@ export interface QueueStateChanged {
   jobs: readonly QueueRow[];
 }
 
+/** Make a mode, loaded, that of jobs that name none; on one worker, by its name. */
+export interface SwitchParams {
+  kind: "switch";
+  /** at most 200 characters */
+  mode: string;
+  worker: string;
+}
+
 /** When a job reached each point of its life; null where it has not. */
 export interface JobTimestamps {
   /** seconds since the epoch, UTC */
@@ -978,7 +986,7 @@ export interface JobView {
   partial: boolean;
   error: JobError | null;
   meta: JobMeta | null;
-  params: GenerateParams | SuperResolutionParams | ComfyParams;
+  params: GenerateParams | SuperResolutionParams | ComfyParams | SwitchParams;
   timestamps: JobTimestamps;
   /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
   seq: number;
@@ -1107,7 +1115,7 @@ export interface Job {
   idempotencyKey: string | null;
   retryOf: string | null;
   requestHash: string;
-  params: GenerateParams | SuperResolutionParams | ComfyParams;
+  params: GenerateParams | SuperResolutionParams | ComfyParams | SwitchParams;
   outputs: readonly Output[];
   /** default false */
   partial: boolean;
@@ -1125,9 +1133,26 @@ export interface Job {
   updatedAt: number;
 }
 
-/** A mode that a worker can serve: a model with its defaults. */
+/** A LoRA that a mode always wears; `path` as the operator wrote it. */
+export interface ModeLora {
+  path: string;
+  /** weight; 1 is as it was trained */
+  strength: number;
+  adapterName: string;
+}
+
+/**
+ * A mode that a worker can serve: a model with its defaults.
+ *
+ * `loaded` says that it runs without loading anything first; what only loading tells (`family`) is empty before.
+ */
 export interface ModeInfo {
   model: string;
+  /** default false */
+  loaded?: boolean;
+  loras?: readonly ModeLora[];
+  /** default false */
+  pinned?: boolean;
   family?: string;
   /** default "512x512" */
   defaultSize?: string;
@@ -1145,6 +1170,15 @@ export interface ModeInfo {
   maskImage?: boolean;
 }
 
+/** A model in a worker's memory; `model` as the operator wrote it, `modes` those that run on it. */
+export interface ResidentModel {
+  model: string;
+  modes?: readonly string[];
+  /** its weights, LoRAs included; 0..; default 0.0 */
+  gb?: number;
+  loras?: readonly string[];
+}
+
 /** Heartbeat record of one worker process, key `<name>.<incarnation>` of the KV bucket `workers`. */
 export interface Worker {
   name: string;
@@ -1156,7 +1190,13 @@ export interface Worker {
   backend: string;
   jobTypes: readonly JobType[];
   modes: { [key: string]: ModeInfo };
+  /** why a mode cannot be served, by its name */
+  unavailable: { [key: string]: string };
+  models: readonly ResidentModel[];
+  /** that of jobs that name none */
   mode: string | null;
+  /** the mode after a first start */
+  defaultMode: string | null;
   schedulers: readonly string[];
   /** default false */
   superres: boolean;
@@ -1230,17 +1270,10 @@ export interface ComfyInstance {
   updatedAt: number;
 }
 
-/**
- * The mode of one worker, key `<worker name>` of the KV bucket `modes`.
- *
- * `wanted` is what was asked for last; it differs from `active` while the worker switches, and `error` says why
- * a switch failed.
- */
+/** The mode one worker was switched to, key `<worker name>` of the KV bucket `modes`; kept over restarts. */
 export interface ActiveMode {
   worker: string;
-  wanted: string | null;
-  active: string | null;
-  error: string;
+  mode: string;
   /** seconds since the epoch, UTC */
   updatedAt: number;
 }

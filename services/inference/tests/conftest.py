@@ -23,9 +23,10 @@ from PIL import Image
 from reverie_inference.engine.engine import StepEngine
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.models.shelf import Shelf
 from reverie_inference.service import serve
 from reverie_inference.settings import InferenceSettings, Settings, StorageSettings
-from reverie_inference.worker.loading import capabilities_of
+from reverie_inference.worker.loading import EngineOffer
 from reverie_inference.worker.worker import InferenceWorker
 from reverie_jobs.mirror import WORKERS, JobMirror, follow
 from reverie_jobs.store import JOBS, JobStore
@@ -140,10 +141,10 @@ class World:
         settings = self.settings(reference, **options)
         handle = None
         if isinstance(model, LoadedModel):
-            engine = StepEngine(model, capacity=settings.inference.slots)
+            engine = StepEngine(Shelf.holding(model), capacity=settings.inference.slots)
 
             def load() -> Any:
-                return engine, capabilities_of(engine)
+                return engine, EngineOffer(engine, model.device)
 
             if gate is not None:
                 handle = model.pipeline.unet.register_forward_pre_hook(gate)

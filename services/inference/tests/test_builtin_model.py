@@ -11,9 +11,9 @@ from diffusers import AutoPipelineForText2Image
 
 from reverie_inference.engine.engine import StepEngine
 from reverie_inference.engine.events import Finished
-from reverie_inference.engine.request import resolve_request
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.models.shelf import Shelf
 from reverie_protocol.jobs import GenerateParams
 
 FOLDER = Path(__file__).parents[3] / "models" / "builtin" / "text-to-image"
@@ -30,16 +30,16 @@ def params(**changes: object) -> GenerateParams:
 
 def test_the_shipped_model_goes_through_the_step_engine_and_can_be_previewed(builtin: LoadedModel) -> None:
     assert builtin.family == "sd15"
-    engine = StepEngine(builtin)
-    engine.admit("job", resolve_request(params(), builtin, scales=(), fallback_seed=1))
+    engine = StepEngine(Shelf.holding(builtin))
+    engine.admit("job", StepEngine(Shelf.holding(builtin)).resolve(params(), fallback_seed=1))
     while (preview := engine.preview("job")) is None:
         engine.step()
     assert (preview.width, preview.height) == (64, 64)
 
 
 def test_its_picture_equals_that_of_the_bare_diffusers_pipeline_bit_for_bit(builtin: LoadedModel) -> None:
-    engine = StepEngine(builtin)
-    engine.admit("job", resolve_request(params(), builtin, scales=(), fallback_seed=1))
+    engine = StepEngine(Shelf.holding(builtin))
+    engine.admit("job", StepEngine(Shelf.holding(builtin)).resolve(params(), fallback_seed=1))
     events = []
     while engine.jobs:
         events += engine.step()

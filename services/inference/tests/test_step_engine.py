@@ -11,17 +11,18 @@ from PIL import Image
 
 from reverie_inference.engine.engine import StepEngine
 from reverie_inference.engine.events import Event, Failed, Finished, Started, Stepped
-from reverie_inference.engine.request import Request, resolve_request
+from reverie_inference.engine.request import Request
 from reverie_inference.engine.schedulers import RECIPES, make_scheduler
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.models.shelf import Shelf
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import GenerateParams, Phase, StyleLora
 
 
 def request_for(model: LoadedModel, **params: Any) -> Request:
     defaults = {"prompt": "a red cat", "size": "64x64", "num_inference_steps": 3, "seed": 7}
-    return resolve_request(GenerateParams(**{**defaults, **params}), model, scales=(), fallback_seed=1)
+    return StepEngine(Shelf.holding(model)).resolve(GenerateParams(**{**defaults, **params}), fallback_seed=1)
 
 
 def run(engine: StepEngine) -> list[Event]:
@@ -32,7 +33,7 @@ def run(engine: StepEngine) -> list[Event]:
 
 
 def make(model: LoadedModel, **params: Any) -> Image.Image:
-    engine = StepEngine(model)
+    engine = StepEngine(Shelf.holding(model))
     engine.admit("job", request_for(model, **params))
     last = run(engine)[-1]
     assert isinstance(last, Finished), last
@@ -90,7 +91,7 @@ def test_a_picture_equals_that_of_the_bare_pipeline_bit_for_bit(
 def test_a_pipeline_the_engine_does_not_know_makes_its_own_picture_with_the_same_events(
     models: dict[str, LoadedModel], bare: dict[str, Any]
 ) -> None:
-    engine = StepEngine(models["sd3"])
+    engine = StepEngine(Shelf.holding(models["sd3"]))
     engine.admit("job", request_for(models["sd3"], guidance_scale=3.0))
     events = run(engine)
     assert [event.step for event in events if isinstance(event, Stepped)] == [1, 2, 3]
@@ -111,7 +112,7 @@ def test_a_pipeline_the_engine_does_not_know_makes_its_own_picture_with_the_same
 
 
 def test_events_tell_phases_and_steps_in_order(models: dict[str, LoadedModel]) -> None:
-    engine = StepEngine(models["sd15"])
+    engine = StepEngine(Shelf.holding(models["sd15"]))
     engine.admit("job", request_for(models["sd15"]))
     told = [event.phase if isinstance(event, Started) else type(event).__name__ for event in run(engine)]
     assert told == [
@@ -129,7 +130,7 @@ def test_events_tell_phases_and_steps_in_order(models: dict[str, LoadedModel]) -
 def test_a_second_order_scheduler_counts_steps_as_the_user_asked_for_them(
     models: dict[str, LoadedModel], scheduler: str
 ) -> None:
-    engine = StepEngine(models["sd15"])
+    engine = StepEngine(Shelf.holding(models["sd15"]))
     engine.admit("job", request_for(models["sd15"], scheduler=scheduler, num_inference_steps=4))
     steps = [event for event in run(engine) if isinstance(event, Stepped)]
     assert steps[-1].step == steps[-1].steps == 4
@@ -139,7 +140,7 @@ def test_a_second_order_scheduler_counts_steps_as_the_user_asked_for_them(
 def test_jobs_side_by_side_give_the_same_bits_as_alone(models: dict[str, LoadedModel]) -> None:
     model = models["sd15"]
     alone = [make(model, seed=seed, num_inference_steps=2 + seed) for seed in range(3)]
-    engine = StepEngine(model, capacity=3)
+    engine = StepEngine(Shelf.holding(model), capacity=3)
     for seed in range(3):
         engine.admit(str(seed), request_for(model, seed=seed, num_inference_steps=2 + seed))
     finished = {event.job_id: event.picture for event in run(engine) if isinstance(event, Finished)}
@@ -150,7 +151,7 @@ def test_a_job_that_waits_between_two_steps_goes_on_with_the_same_bits(
     models: dict[str, LoadedModel],
 ) -> None:
     model = models["sdxl"]
-    engine = StepEngine(model)
+    engine = StepEngine(Shelf.holding(model))
     engine.admit("job", request_for(model, scheduler="Euler a"))
     events = [event for _ in range(3) for event in engine.step()]
     make(model, seed=99, scheduler="Euler a")
@@ -160,13 +161,12 @@ def test_a_job_that_waits_between_two_steps_goes_on_with_the_same_bits(
 
 
 def test_an_engine_without_room_and_a_job_twice_are_refused(models: dict[str, LoadedModel]) -> None:
-    engine = StepEngine(models["sd15"], capacity=2)
+    engine = StepEngine(Shelf.holding(models["sd15"]), capacity=2)
     engine.admit("job", request_for(models["sd15"]))
     with pytest.raises(RuntimeError, match="already"):
         engine.admit("job", request_for(models["sd15"]))
     engine.admit("other", request_for(models["sd15"]))
-    with pytest.raises(RuntimeError, match="full"):
-        engine.admit("third", request_for(models["sd15"]))
+    assert not engine.admit("third", request_for(models["sd15"]))
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "tiny_vae", "sd3"])
@@ -174,7 +174,7 @@ def test_a_job_that_leaves_keeps_what_it_has_drawn_and_the_engine_serves_the_nex
     models: dict[str, LoadedModel], family: str
 ) -> None:
     model = models[family]
-    engine = StepEngine(model)
+    engine = StepEngine(Shelf.holding(model))
     engine.admit("job", request_for(model, num_inference_steps=50))
     while not any(isinstance(event, Stepped) for event in engine.step()):
         pass
@@ -190,7 +190,7 @@ def test_a_job_that_leaves_keeps_what_it_has_drawn_and_the_engine_serves_the_nex
 def test_a_job_that_leaves_before_its_first_step_leaves_nothing(
     models: dict[str, LoadedModel], family: str
 ) -> None:
-    engine = StepEngine(models[family])
+    engine = StepEngine(Shelf.holding(models[family]))
     engine.admit("job", request_for(models[family]))
     engine.step()
     left = engine.leave("job", keep_partial=True)
@@ -222,7 +222,7 @@ def test_the_estimate_of_a_running_job_approaches_its_final_latents(
 def test_a_preview_is_a_small_jpeg_once_a_step_is_done(
     models: dict[str, LoadedModel], family: str, side: int
 ) -> None:
-    engine = StepEngine(models[family])
+    engine = StepEngine(Shelf.holding(models[family]))
     engine.admit("job", request_for(models[family]))
     engine.step()
     assert engine.preview("job") is None
@@ -268,7 +268,7 @@ def test_a_flow_matching_model_offers_its_own_scheduler_only(models: dict[str, L
 def test_steps_that_a_scheduler_does_not_take_fail_the_job_naming_the_field(
     models: dict[str, LoadedModel],
 ) -> None:
-    engine = StepEngine(models["sd15"])
+    engine = StepEngine(Shelf.holding(models["sd15"]))
     engine.admit("job", request_for(models["sd15"], scheduler="LCM", num_inference_steps=150))
     last = run(engine)[-1]
     assert isinstance(last, Failed)
@@ -287,7 +287,7 @@ def test_what_a_request_gives_wins_over_the_model_and_the_rest_is_the_models(
     models: dict[str, LoadedModel],
 ) -> None:
     params = GenerateParams(prompt="x", guidance_scale=0.0)
-    request = resolve_request(params, models["sd15"], scales=(), fallback_seed=5)
+    request = StepEngine(Shelf.holding(models["sd15"])).resolve(params, fallback_seed=5)
     assert (request.guidance, request.steps, request.seed) == (0.0, 25, 5)
     assert request.plan.final == (64, 64)
     assert request.meta.scheduler == "DDIMScheduler"
@@ -329,7 +329,7 @@ def test_out_of_memory_fails_the_job_with_its_reason_and_leaves_the_engine_servi
     failing: Any, error: BaseException
 ) -> None:
     model = failing(error)
-    engine = StepEngine(model)
+    engine = StepEngine(Shelf.holding(model))
     engine.admit("job", request_for(model))
     last = run(engine)[-1]
     assert isinstance(last, Failed)
@@ -351,7 +351,7 @@ def test_a_picture_that_cannot_fit_into_memory_is_refused_before_the_machine_run
 
 def test_any_other_failure_tells_the_client_no_trace_and_no_path(failing: Any) -> None:
     model = failing(ValueError("secret /home/someone/model.bin line 3"))
-    engine = StepEngine(model)
+    engine = StepEngine(Shelf.holding(model))
     engine.admit("job", request_for(model))
     last = run(engine)[-1]
     assert isinstance(last, Failed)

@@ -11,9 +11,9 @@ from reverie_inference.engine.engine import StepEngine
 from reverie_inference.engine.events import Finished, Started
 from reverie_inference.engine.finishing import finish_picture, to_image, to_picture
 from reverie_inference.engine.picture_plan import PicturePlan
-from reverie_inference.engine.request import resolve_request
 from reverie_inference.engine.upscaling import upscale
 from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.models.shelf import Shelf
 from reverie_inference.super_resolution import Upscaler
 from reverie_protocol.jobs import GenerateParams, Phase
 
@@ -77,8 +77,8 @@ def test_the_engine_upscales_what_the_plan_asks_and_says_so(
     params = GenerateParams(
         prompt="x", size="64x64", num_inference_steps=1, superres=True, superres_magnitude=1
     )
-    request = resolve_request(params, model, scales=upscalers, fallback_seed=0)
-    engine = StepEngine(model, upscalers=upscalers)
+    request = StepEngine(Shelf.holding(model), upscalers=upscalers).resolve(params, fallback_seed=0)
+    engine = StepEngine(Shelf.holding(model), upscalers=upscalers)
     engine.admit("job", request)
     events = []
     while engine.jobs:
@@ -98,8 +98,10 @@ def test_a_job_leaves_between_two_tiles_with_what_was_drawn(
     params = GenerateParams(
         prompt="x", size="1024x64", num_inference_steps=1, superres=True, superres_magnitude=1
     )
-    engine = StepEngine(model, upscalers=upscalers)
-    engine.admit("job", resolve_request(params, model, scales=upscalers, fallback_seed=0))
+    engine = StepEngine(Shelf.holding(model), upscalers=upscalers)
+    engine.admit(
+        "job", StepEngine(Shelf.holding(model), upscalers=upscalers).resolve(params, fallback_seed=0)
+    )
     while Started("job", Phase.UPSCALING) not in engine.step():
         pass
     assert engine.step() == []

@@ -35,6 +35,12 @@ def require_servable(job: Job, workers: Iterable[Worker]) -> None:
 def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
     modes = {name: info for worker in workers for name, info in worker.modes.items()}
     if params.mode is not None and params.mode not in modes:
+        for worker in workers:
+            if params.mode in worker.unavailable:
+                raise ReverieError(
+                    ErrorCode.MODEL_LOAD_FAILED,
+                    f"the mode {params.mode!r} cannot be used: {worker.unavailable[params.mode]}",
+                )
         raise ReverieError(
             ErrorCode.MODE_NOT_FOUND,
             f"there is no mode {params.mode!r}; there is {_listed(modes)}",

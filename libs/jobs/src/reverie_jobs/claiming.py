@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from reverie_protocol.jobs import GenerateParams, Job, JobState, Lane, Worker, WorkerState
+from reverie_protocol.jobs import GenerateParams, Job, JobState, Lane, SwitchParams, Worker, WorkerState
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -32,6 +32,8 @@ def can_serve(job: Job, worker: Worker) -> bool:
         if job.params.mode is not None and job.params.mode not in worker.modes:
             return False
         return worker.superres or not job.params.superres
+    if isinstance(job.params, SwitchParams):
+        return job.params.worker == worker.name and job.params.mode in worker.modes
     return True
 
 

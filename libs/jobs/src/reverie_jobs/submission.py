@@ -18,14 +18,22 @@ from reverie_protocol.jobs import (
     JobParams,
     JobState,
     JobType,
+    Lane,
+    SuperResolutionParams,
+    SwitchParams,
 )
+
+_TYPES: dict[type[JobParams], JobType] = {
+    GenerateParams: JobType.GENERATE,
+    SuperResolutionParams: JobType.SR,
+    ComfyParams: JobType.COMFY,
+    SwitchParams: JobType.SWITCH,
+}
 
 
 def job_type_of(params: JobParams) -> JobType:
     """The type of job that these parameters describe."""
-    if isinstance(params, GenerateParams):
-        return JobType.GENERATE
-    return JobType.COMFY if isinstance(params, ComfyParams) else JobType.SR
+    return _TYPES[type(params)]
 
 
 def new_job(submit: JobSubmit, *, owner: str, now: float, random_bits: Callable[[int], int]) -> Job:
@@ -51,6 +59,22 @@ def new_job(submit: JobSubmit, *, owner: str, now: float, random_bits: Callable[
         idempotency_key=key,
         request_hash=_request_hash(submit),
         params=params,
+        created_at=now,
+        enqueued_at=now,
+        updated_at=now,
+    )
+
+
+def switch_job(mode: str, *, worker: str, owner: str, now: float, random_bits: Callable[[int], int]) -> Job:
+    """A job that makes `mode` the one of a worker, before whatever else waits."""
+    return Job(
+        id=f"{random_bits(128):032x}",
+        owner=owner,
+        type=JobType.SWITCH,
+        state=JobState.QUEUED,
+        priority=Lane.URGENT,
+        position=now,
+        params=SwitchParams(mode, worker),
         created_at=now,
         enqueued_at=now,
         updated_at=now,

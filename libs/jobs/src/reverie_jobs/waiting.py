@@ -15,7 +15,16 @@ from itertools import islice
 from sortedcontainers import SortedDict, SortedList
 
 from reverie_jobs.claiming import NOTHING_YET, Share, can_serve, claim_order, due
-from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Lane, Worker, WorkerState
+from reverie_protocol.jobs import (
+    GenerateParams,
+    Job,
+    JobState,
+    JobType,
+    Lane,
+    SwitchParams,
+    Worker,
+    WorkerState,
+)
 
 Need = tuple[JobType, str | None, bool]
 Place = tuple[float, str]
@@ -26,6 +35,8 @@ def need_of(job: Job) -> Need:
     """What a worker must have for this job; jobs of one need are served by the same workers."""
     if isinstance(job.params, GenerateParams):
         return (job.type, job.params.mode, job.params.superres)
+    if isinstance(job.params, SwitchParams):
+        return (job.type, f"{job.params.worker}/{job.params.mode}", False)
     return (job.type, None, False)
 
 

@@ -20,12 +20,20 @@ from reverie_protocol.dreams import (
     Threshold,
     TopK,
 )
-from reverie_protocol.jobs import JobId, JobParams, Lane, Prompt, Seconds
+from reverie_protocol.jobs import JobId, Lane, Prompt, Seconds, SubmittedParams
 from reverie_protocol.quantities import Epoch
 from reverie_protocol.sizes import Size
 
 MAX_STORED_TEXT_CHARS = 65_536
 
+StorageKey = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,199}$",
+        description="1 to 200 letters, digits, `:`, `.`, `_` or `-`, starting with a letter or digit",
+    ),
+]
+StoredText = Annotated[str, Meta(max_length=MAX_STORED_TEXT_CHARS)]
 ClientId = Annotated[str, Meta(max_length=200)] | int
 Cursor = Annotated[int, Meta(ge=0, description="`seq` of the last event that was seen")]
 Priority = Annotated[
@@ -88,7 +96,7 @@ class JobSubmit(ClientMessage, frozen=True, kw_only=True, tag="job:submit"):
     `notBefore` keeps the job waiting until then; not begun by `startBy` or not done by `finishBy`, it fails.
     """
 
-    params: JobParams
+    params: SubmittedParams
     priority: Priority = Lane.NORMAL
     not_before: Seconds | None = None
     start_by: Seconds | None = None
@@ -173,11 +181,5 @@ class DreamGuide(ClientMessage, frozen=True, kw_only=True, tag="dream:guide"):
 class StoragePut(ClientMessage, frozen=True, kw_only=True, tag="storage:put"):
     """Row 22: keep a small text for 300 seconds; answered by `storage:put:ok`."""
 
-    key: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,199}$",
-            description="1 to 200 letters, digits, `:`, `.`, `_` or `-`, starting with a letter or digit",
-        ),
-    ]
-    payload: Annotated[str, Meta(max_length=MAX_STORED_TEXT_CHARS)]
+    key: StorageKey
+    payload: StoredText

@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_FRAME = "unsupported_frame"
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INVALID_UPLOAD = "invalid_upload"
     # The request names something that is not there, or not allowed.
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -84,7 +85,10 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
         413, False, "The body or frame is larger than the server accepts."
     ),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: ErrorTraits(
-        415, False, "The body has another media type than the endpoint takes."
+        415, False, "The body has another media type than the endpoint takes, or the file is no picture."
+    ),
+    ErrorCode.INVALID_UPLOAD: ErrorTraits(
+        400, False, "The uploaded file is empty, or the form around it is malformed."
     ),
     ErrorCode.NOT_FOUND: ErrorTraits(404, False, "There is no such path or key."),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorTraits(405, False, "The path exists, but not with this HTTP method."),

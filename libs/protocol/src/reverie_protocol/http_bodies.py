@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
-from reverie_protocol.client_messages import EndOfLane, Priority, QueuePosition
+import msgspec
+from msgspec import Meta
+
+from reverie_protocol.client_messages import EndOfLane, Priority, QueuePosition, StorageKey, StoredText
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.errors import ErrorCodeText, FieldError
 from reverie_protocol.jobs import (
@@ -101,6 +104,31 @@ class QueueView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     paused: bool = False
     jobs: tuple[QueueRow, ...] = ()
     controls: QueueControl
+
+
+class UploadAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """`POST /v1/upload`: what later messages call the picture, for 300 seconds."""
+
+    file_ref: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="reference of the upload")]
+
+
+class TextToStore(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `PUT /storage/{key}`."""
+
+    payload: StoredText
+
+
+class TextStored(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `PUT /storage/{key}`: the text is kept for 300 seconds."""
+
+    ok: bool = True
+    key: StorageKey
+
+
+class StorageName(msgspec.Struct, frozen=True):
+    """The key in the path of `PUT /storage/{key}`."""
+
+    key: StorageKey
 
 
 class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):

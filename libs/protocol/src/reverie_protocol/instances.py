@@ -37,16 +37,10 @@ class ComfyInstance(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class ActiveMode(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """The mode of one worker, key `<worker name>` of the KV bucket `modes`.
-
-    `wanted` is what was asked for last; it differs from `active` while the worker switches, and `error` says why
-    a switch failed.
-    """
+    """The mode one worker was switched to, key `<worker name>` of the KV bucket `modes`; kept over restarts."""
 
     worker: str
-    wanted: str | None = None
-    active: str | None = None
-    error: str = ""
+    mode: str
     updated_at: Seconds
 
 

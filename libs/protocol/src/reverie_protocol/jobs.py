@@ -58,6 +58,7 @@ Strength = Annotated[
     float, Meta(gt=0, le=1, description="how far from `initImage` the picture may go; 1 is all the way")
 ]
 PictureFormat = Literal["png", "jpeg"]
+ModeName = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class JobType(StrEnum):
@@ -66,6 +67,7 @@ class JobType(StrEnum):
     GENERATE = "generate"
     SR = "sr"
     COMFY = "comfy"
+    SWITCH = "switch"
 
 
 class JobState(StrEnum):
@@ -109,7 +111,7 @@ class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generat
 
     prompt: Prompt
     negative_prompt: Prompt | None = None
-    mode: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    mode: ModeName | None = None
     size: Size | None = None
     num_inference_steps: Steps | None = None
     guidance_scale: Guidance | None = None
@@ -142,7 +144,16 @@ class ComfyParams(msgspec.Struct, frozen=True, tag_field="kind", tag="comfy"):
     inputImage: FileRef | None = None
 
 
-JobParams = GenerateParams | SuperResolutionParams | ComfyParams
+class SwitchParams(msgspec.Struct, frozen=True, tag_field="kind", tag="switch"):
+    """Make a mode, loaded, that of jobs that name none; on one worker, by its name."""
+
+    mode: ModeName
+    worker: str
+
+
+#: What clients submit, and what a job of the platform can be.
+SubmittedParams = GenerateParams | SuperResolutionParams | ComfyParams
+JobParams = SubmittedParams | SwitchParams
 
 
 class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -255,10 +266,33 @@ class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     node: str = ""
 
 
-class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A mode that a worker can serve: a model with its defaults."""
+class ModeLora(msgspec.Struct, frozen=True, rename="camel"):
+    """A LoRA that a mode always wears; `path` as the operator wrote it."""
+
+    path: str
+    strength: Annotated[float, Meta(description="weight; 1 is as it was trained")]
+    adapter_name: str
+
+
+class ResidentModel(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A model in a worker's memory; `model` as the operator wrote it, `modes` those that run on it."""
 
     model: str
+    modes: tuple[str, ...] = ()
+    gb: Annotated[Gigabytes, Meta(description="its weights, LoRAs included")] = 0.0
+    loras: tuple[str, ...] = ()
+
+
+class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A mode that a worker can serve: a model with its defaults.
+
+    `loaded` says that it runs without loading anything first; what only loading tells (`family`) is empty before.
+    """
+
+    model: str
+    loaded: bool = False
+    loras: tuple[ModeLora, ...] = ()
+    pinned: bool = False
     family: str = ""
     default_size: str = "512x512"
     default_steps: StepCount = 4
@@ -301,7 +335,10 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     backend: str = ""
     job_types: tuple[JobType, ...] = ()
     modes: dict[str, ModeInfo] = {}
-    mode: str | None = None
+    unavailable: Annotated[dict[str, str], Meta(description="why a mode cannot be served, by its name")] = {}
+    models: tuple[ResidentModel, ...] = ()
+    mode: Annotated[str | None, Meta(description="that of jobs that name none")] = None
+    default_mode: Annotated[str | None, Meta(description="the mode after a first start")] = None
     schedulers: tuple[str, ...] = ()
     superres: bool = False
     slots: Count = 1

@@ -21,6 +21,8 @@ WORKER_TTL_S: Final = 30.0
 DREAMS_BUCKET: Final = "dreams"
 COMFY_INSTANCES_BUCKET: Final = "comfy_instances"
 MODES_BUCKET: Final = "modes"
+#: Who does in this round what one is enough for; entries expire.
+LEASES_BUCKET: Final = "leases"
 AUDIT_STREAM: Final = "AUDIT"
 AUDIT_RETENTION_S: Final = 30 * 86_400.0
 
@@ -50,6 +52,14 @@ class WorkerHint(msgspec.Struct, frozen=True, rename="camel"):
     """Asks a worker to look at a job's record now (it was cancelled or changed)."""
 
     job_id: JobId
+
+
+class ModesReloaded(msgspec.Struct, frozen=True, rename="camel"):
+    """A worker's answer to `worker.modes.<key>`: the modes it offers now, or why its file changes nothing."""
+
+    modes: tuple[str, ...] = ()
+    default_mode: str = ""
+    error: str = ""
 
 
 def job_state(job_id: str) -> str:
@@ -85,6 +95,11 @@ def worker_ping(worker: str) -> str:
 def worker_ctl(worker: str) -> str:
     """Hints to one worker by its key; payload `WorkerHint`.  A lost hint only delays: the record is the truth."""
     return f"worker.ctl.{worker}"
+
+
+def worker_modes(worker: str) -> str:
+    """Request to one worker by its key: read `modes.yml` again; empty payload, reply `ModesReloaded`."""
+    return f"worker.modes.{worker}"
 
 
 def dream_candidate(session_id: str) -> str:
@@ -238,5 +253,5 @@ BUCKETS: Final = (
     ),
     Bucket(DREAMS_BUCKET, "<sessionId>", DreamSession, "dreams", "one record per dream session"),
     Bucket(COMFY_INSTANCES_BUCKET, "<name>", ComfyInstance, "comfy-bridge", "the ComfyUI instances"),
-    Bucket(MODES_BUCKET, "<worker>", ActiveMode, "gateways and each worker its own", "mode of each worker"),
+    Bucket(MODES_BUCKET, "<worker>", ActiveMode, "each worker its own", "the mode each was switched to"),
 )

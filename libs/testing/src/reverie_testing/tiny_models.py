@@ -328,3 +328,22 @@ def _vae_key(key: str, levels: int) -> tuple[str, bool]:
     name = name.replace("resnets.", "block.")
     name = name.replace("downsamplers.0.", "downsample.").replace("upsamplers.0.", "upsample.")
     return name, False
+
+
+def tiny_lora(model: Path, path: Path, *, seed: int = 0, rank: int = 2) -> Path:
+    """A LoRA with random weights for the UNet of a tiny pipeline folder, as trainers write it; returns its file."""
+    from diffusers import DiffusionPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    torch.manual_seed(seed)
+    pipeline = DiffusionPipeline.from_pretrained(model, local_files_only=True)
+    pipeline.unet.add_adapter(
+        LoraConfig(r=rank, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    )
+    type(pipeline).save_lora_weights(
+        path.parent,
+        unet_lora_layers=get_peft_model_state_dict(pipeline.unet),
+        weight_name=path.name,
+        safe_serialization=True,
+    )
+    return path

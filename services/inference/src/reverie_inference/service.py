@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from reverie_inference.modes.catalogue import Catalogue, CatalogueError
+from reverie_inference.modes.watch import MODES, ModeMemory, ModesFile
 from reverie_inference.settings import InferenceSettings, Settings
+from reverie_inference.worker.capabilities import Offer
 from reverie_inference.worker.delivery import Delivery
-from reverie_inference.worker.engine_thread import EngineThread, Loader, Report
+from reverie_inference.worker.engine_thread import Engine, EngineThread, Loader, Report
 from reverie_inference.worker.heartbeat import Heartbeat
 from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.worker import InferenceWorker
@@ -24,16 +26,13 @@ from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
 from reverie_jobs.reaper import requeue_former_self, withdraw_former_self
 from reverie_jobs.store import JOBS, JobStore
 from reverie_protocol.jobs import WorkerState
-from reverie_protocol.subjects import JOB_WATCH, worker_ctl, worker_ping
+from reverie_protocol.subjects import JOB_WATCH, worker_ctl, worker_modes, worker_ping
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
+from reverie_runtime.http_server import StartError
 from reverie_runtime.metrics import Metrics
 from reverie_storage.filesystem import FilesystemStorage
-
-if TYPE_CHECKING:
-    from reverie_inference.engine.engine import StepEngine
-    from reverie_inference.worker.capabilities import Capabilities
 
 #: Part of the drain deadline that is kept for giving unfinished jobs back.
 REQUEUE_S = 2.0
@@ -85,8 +84,17 @@ async def serve(
             tally=Tally((metrics or Metrics()).registry),
         )
         standing = worker.standing
-        engine = EngineThread(load or _loader(inference), _on_loop(worker))
+        memory = ModeMemory(await bus.bucket(MODES), standing.outline.name, clock=clock)
+        modes = ModesFile(inference, bus=bus, clock=clock)
+        catalogue = await _first_catalogue(modes)
+        engine = EngineThread(
+            load or _loader(inference, catalogue, await memory.recall()),
+            _on_loop(worker),
+            unload_after_s=inference.idle_unload_s or None,
+        )
+        modes.use = engine.use
         worker.attach(engine)
+        worker.on_switch = memory.keep
         if health is not None:
             worker.on_lost = health.give_up
             health.add("model", partial(_model_check, worker))
@@ -94,6 +102,7 @@ async def serve(
         subscriptions = (
             (worker_ping(standing.key), worker.on_ping),
             (worker_ctl(standing.key), worker.on_hint),
+            (worker_modes(standing.key), modes.on_reload),
             (JOB_WATCH, worker.on_watch),
         )
         for subject, handler in subscriptions:
@@ -106,6 +115,7 @@ async def serve(
         )
         await requeue_former_self(bus, store, jobs, name=standing.record().name, now=clock.time())
 
+        await stack.enter_async_context(modes.watched())
         engine.start()
         stack.push_async_callback(_end, engine)
         stack.callback(jobs.listen(worker.on_job))
@@ -122,11 +132,18 @@ def host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-")[:64] or "host"
 
 
-def _loader(settings: InferenceSettings) -> Loader:
-    def load() -> tuple[StepEngine, Capabilities]:
+async def _first_catalogue(modes: ModesFile) -> Catalogue:
+    try:
+        return await modes.read()
+    except CatalogueError as error:
+        raise StartError(f"inference.modes: {error}") from error
+
+
+def _loader(settings: InferenceSettings, catalogue: Catalogue, mode: str | None) -> Loader:
+    def load() -> tuple[Engine, Offer]:
         from reverie_inference.worker.loading import load_engine
 
-        return load_engine(settings)
+        return load_engine(settings, catalogue, mode=mode)
 
     return load
 

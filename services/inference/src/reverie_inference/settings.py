@@ -15,11 +15,11 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     model: Annotated[
         str,
-        Meta(
-            min_length=1,
-            description="diffusers folder, .safetensors file or Hugging Face id",
-        ),
-    ]
+        Meta(description="diffusers folder, .safetensors file or Hugging Face id; not needed beside modes"),
+    ] = ""
+    modes: Annotated[
+        str, Meta(description="path of a modes.yml with several models and their defaults; watched")
+    ] = ""
     name: Annotated[
         str,
         Meta(
@@ -38,6 +38,16 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         int, Meta(ge=0, le=1024, description="CPU threads for the model; 0 is one per core, less one")
     ] = 0
     slots: Annotated[int, Meta(ge=1, le=64, description="jobs in the engine at once")] = 1
+    resident_models: Annotated[
+        int, Meta(ge=0, le=1000, description="most models in memory; 0 is as many as memory allows")
+    ] = 0
+    memory_reserve_gb: Annotated[
+        float, Meta(ge=0, le=1000, description="memory that loading a model leaves free for the work itself")
+    ] = 2.0
+    idle_unload_s: Annotated[
+        float,
+        Meta(ge=0, description="give up models that are not pinned after this long without work; 0 is never"),
+    ] = 0.0
     metadata: Annotated[bool, Meta(description="write prompt and parameters into the pictures")] = True
     preview_hz: Annotated[float, Meta(gt=0, le=30, description="most previews a second of one job")] = 4.0
     offline: Annotated[bool, Meta(description="never ask the Hugging Face hub")] = False
@@ -49,6 +59,10 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         str,
         Meta(description="folder with x2.safetensors and x4.safetensors; empty is what the model brings"),
     ] = ""
+
+    def __post_init__(self) -> None:
+        if not self.model and not self.modes:
+            raise ValueError("inference.model (or inference.modes) must be set")
 
 
 class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

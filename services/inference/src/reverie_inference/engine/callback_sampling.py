@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from reverie_inference.engine.request import Request
+from reverie_inference.models.image_to_image import from_picture
 from reverie_inference.models.loaded import LoadedModel
 
 
@@ -39,6 +40,8 @@ class CallbackSampling:
 
     def __init__(self, model: LoadedModel, request: Request) -> None:
         self._pipeline = model.pipeline
+        if request.start is not None:
+            self._pipeline = from_picture(model.pipeline, masked=request.start.mask is not None)
         self._request = request
         self._turn = threading.Semaphore(0)
         self._reports: SimpleQueue[_StepDone | _LoopEnded] = SimpleQueue()
@@ -46,6 +49,7 @@ class CallbackSampling:
         self._thread: threading.Thread | None = None
         self._ended = False
         self.step = 0
+        self.steps = request.steps if request.start is None else request.start.steps
         self.picture: Image.Image | None = None
 
     @property
@@ -62,7 +66,7 @@ class CallbackSampling:
             self._turn.release()
         report = self._reports.get()
         if isinstance(report, _StepDone):
-            self.step = min(report.step, self._request.steps)
+            self.step = min(report.step, self.steps)
             return
         self._ended = True
         self._thread.join()
@@ -118,5 +122,10 @@ class CallbackSampling:
             "generator": torch.Generator("cpu").manual_seed(request.seed),
             "callback_on_step_end": self._on_step_end,
         }
+        if request.start is not None:
+            offered["image"] = request.start.image
+            offered["strength"] = request.start.strength
+            if request.start.mask is not None:
+                offered["mask_image"] = request.start.mask
         accepted = inspect.signature(self._pipeline.__call__).parameters
         return {key: value for key, value in offered.items() if key in accepted}

@@ -14,6 +14,8 @@ from reverie_inference.engine.run import Run
 from reverie_inference.engine.upscaling import Upscaler
 from reverie_inference.models.device import DeviceLost, is_lost, release_cached_memory
 from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.models.shelf import Shelf, is_among
+from reverie_inference.modes.catalogue import Catalogue
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import GenerateParams
 
@@ -21,23 +23,25 @@ log = structlog.get_logger(__name__)
 
 
 class StepEngine:
-    """The jobs on one model.  Not thread-safe: one thread owns it.
+    """The jobs in work, on whatever models they need.  Not thread-safe: one thread owns it.
 
-    Admit while there is `room`, call `step` while there are `jobs`.  A job that fails takes nothing with it: its
-    Failed event is returned, its memory given back, and the others go on.
+    `mode` is that of jobs that name none.  Admit while there is room, call `step` while there are `jobs`.  A job
+    that fails takes nothing with it: its Failed event is returned, its memory given back, and the others go on.
     """
 
     def __init__(
         self,
-        model: LoadedModel,
+        shelf: Shelf,
         *,
+        mode: str | None = None,
         upscalers: Mapping[int, Upscaler] | None = None,
         capacity: int = 1,
     ) -> None:
-        self.model = model
-        self.upscalers = dict(upscalers or {})
-        # A pipeline with a loop of its own holds state of one picture only.
-        self.capacity = 1 if model.family == "callback" else capacity
+        self.shelf = shelf
+        self.mode = mode or shelf.catalogue.default_mode
+        #: By scale; a model that is loaded later may bring others.
+        self.upscalers: Mapping[int, Upscaler] = {} if upscalers is None else upscalers
+        self.capacity = capacity
         self._runs: dict[str, Run] = {}
 
     @property
@@ -46,21 +50,52 @@ class StepEngine:
         return tuple(self._runs)
 
     @property
-    def room(self) -> int:
-        """How many more jobs can be admitted now."""
-        return self.capacity - len(self._runs)
+    def _busy(self) -> list[LoadedModel]:
+        return [run.model for run in self._runs.values()]
 
     def resolve(self, params: GenerateParams, *, fallback_seed: int) -> Request:
-        """What these parameters ask of this engine's model; ReverieError where it cannot be had."""
-        return resolve_request(params, self.model, scales=self.upscalers, fallback_seed=fallback_seed)
+        """What these parameters ask for, with the model that makes it; ReverieError where it cannot be had.
 
-    def admit(self, job_id: str, request: Request) -> None:
-        """Take a job in; no work is done yet.  RuntimeError without room, or if the job is in already."""
+        A model that is not in memory is loaded here and now, and others may have to leave.
+        """
+        mode = self.shelf.find(params.mode or self.mode)
+        return resolve_request(
+            params,
+            self.shelf.fetch(mode, busy=self._busy),
+            mode=mode,
+            styles=self.shelf.catalogue.styles,
+            scales=self.upscalers,
+            fallback_seed=fallback_seed,
+        )
+
+    def switch(self, mode: str) -> None:
+        """Have a mode loaded and make it that of jobs that name none; after an error all is as it was."""
+        self.shelf.fetch(self.shelf.find(mode), busy=self._busy)
+        self.mode = mode
+
+    def use(self, catalogue: Catalogue) -> None:
+        """Offer other modes from now on; jobs that are in go on as they were."""
+        self.shelf.use(catalogue, busy=self._busy)
+        if self.mode not in catalogue.modes:
+            self.mode = catalogue.default_mode
+
+    def unload(self) -> None:
+        """Give up every model that is neither pinned nor in use."""
+        self.shelf.clear(busy=self._busy)
+
+    def _has_room(self, request: Request) -> bool:
+        # A pipeline with a loop of its own holds state of one picture only.
+        alone = request.model.family == "callback"
+        return len(self._runs) < self.capacity and not (alone and is_among(request.model, self._busy))
+
+    def admit(self, job_id: str, request: Request) -> bool:
+        """Take a job in, with no work done yet; False without room.  RuntimeError if the job is in already."""
         if job_id in self._runs:
             raise RuntimeError(f"job {job_id} is admitted already")
-        if not self.room:
-            raise RuntimeError("the engine is full")
-        self._runs[job_id] = Run(job_id, self.model, request, self.upscalers)
+        if not self._has_room(request):
+            return False
+        self._runs[job_id] = Run(job_id, request, self.upscalers)
+        return True
 
     def step(self) -> list[Event]:
         """Advance every admitted job by one step (or one phase before or after its steps); what happened.
@@ -82,7 +117,7 @@ class StepEngine:
         except Exception as error:
             # A preview is a courtesy; the job goes on without.
             log.warning("preview_failed", job_id=job_id, reason=type(error).__name__)
-            self._give_memory_back(error)
+            self._give_memory_back(run.model, error)
             return None
 
     def leave(self, job_id: str, *, keep_partial: bool = False) -> Left | None:
@@ -94,7 +129,7 @@ class StepEngine:
             picture = run.leave(keep_partial=keep_partial)
         except Exception as error:
             log.exception("partial_picture_failed", job_id=job_id)
-            self._give_memory_back(error)
+            self._give_memory_back(run.model, error)
             picture = None
         return Left(job_id, picture, run.meta)
 
@@ -103,28 +138,29 @@ class StepEngine:
             events = run.advance()
         except Exception as error:
             self._runs.pop(run.job_id)
-            return [self._failure(run.job_id, error)]
+            return [self._failure(run, error)]
         if any(isinstance(event, Finished) for event in events):
             self._runs.pop(run.job_id)
         return events
 
-    def _failure(self, job_id: str, error: Exception) -> Failed:
+    def _failure(self, run: Run, error: Exception) -> Failed:
         if isinstance(error, ReverieError):
-            return Failed(job_id, error.code, error.message)
-        log.error("inference_failed", job_id=job_id, exc_info=error)
-        if is_lost(self.model.device):
-            raise DeviceLost(f"{self.model.device} failed for good ({type(error).__name__})") from error
-        if self._give_memory_back(error):
-            refusal = out_of_memory(self.model.device)
-            return Failed(job_id, refusal.code, refusal.message)
+            return Failed(run.job_id, error.code, error.message)
+        log.error("inference_failed", job_id=run.job_id, exc_info=error)
+        device = run.model.device
+        if is_lost(device):
+            raise DeviceLost(f"{device} failed for good ({type(error).__name__})") from error
+        if self._give_memory_back(run.model, error):
+            refusal = out_of_memory(device)
+            return Failed(run.job_id, refusal.code, refusal.message)
         message = f"The model failed on this request ({type(error).__name__})."
-        return Failed(job_id, ErrorCode.INFERENCE_FAILED, message)
+        return Failed(run.job_id, ErrorCode.INFERENCE_FAILED, message)
 
-    def _give_memory_back(self, error: Exception) -> bool:
+    def _give_memory_back(self, model: LoadedModel, error: Exception) -> bool:
         """Whether `error` was a lack of memory; then what the device cached is free again."""
         if not is_out_of_memory(error):
             return False
         # The traceback holds the frames, and they the tensors that did not fit.
         error.__traceback__ = None
-        release_cached_memory(self.model.device)
+        release_cached_memory(model.device)
         return True

@@ -55,4 +55,12 @@ class Failed:
     message: str
 
 
-Event = Started | Stepped | Finished | Left | Failed
+@dataclass(frozen=True)
+class Switched:
+    """A job that asked for a mode has it: it is in memory, and that of jobs that name none."""
+
+    job_id: str
+    mode: str
+
+
+Event = Started | Stepped | Finished | Left | Failed | Switched

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
+from reverie_inference.engine.init_image import NO_PICTURES, Pictures, Start, size_of, start_of
 from reverie_inference.engine.picture_plan import SUPERRES_SCALE, PicturePlan, plan_picture
 from reverie_inference.engine.schedulers import make_scheduler
 from reverie_inference.models.loaded import LoadedModel, Size
+from reverie_inference.modes.catalogue import Lora, Mode
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import GenerateParams, JobMeta
+from reverie_protocol.jobs import MAX_STYLE_LEVEL, GenerateParams, JobMeta, StyleLora
 from reverie_protocol.sizes import parse_size
 
 BACKEND = "diffusers"
@@ -21,6 +24,8 @@ Number = TypeVar("Number", int, float)
 class Request(msgspec.Struct, frozen=True):
     """One picture to make: nothing is open any more.  `scheduler` is a fresh object of this job's own."""
 
+    model: LoadedModel
+    loras: tuple[Lora, ...]
     prompt: str
     negative_prompt: str | None
     plan: PicturePlan
@@ -29,25 +34,33 @@ class Request(msgspec.Struct, frozen=True):
     seed: int
     scheduler_name: str
     scheduler: Any
+    start: Start | None
     picture_format: str
     jpeg_quality: int
     meta: JobMeta
 
 
 def resolve_request(
-    params: GenerateParams, model: LoadedModel, *, scales: Collection[int], fallback_seed: int
+    params: GenerateParams,
+    model: LoadedModel,
+    *,
+    mode: Mode,
+    styles: Mapping[str, Lora],
+    scales: Collection[int],
+    fallback_seed: int,
+    pictures: Pictures = NO_PICTURES,
 ) -> Request:
-    """Fill what the parameters leave open with the model's defaults; what they give always wins.
+    """Fill what the parameters leave open with the mode's defaults, then the model's; what they give always wins.
 
-    ReverieError `invalid_field` naming the field, or `superres_disabled`.
+    ReverieError `invalid_field` naming the field, `style_not_found` or `superres_disabled`.
     """
-    name, scheduler = make_scheduler(model.pipeline.scheduler, params.scheduler)
-    if params.style_lora.style is not None and params.style_lora.level > 0:
-        raise ReverieError(
-            ErrorCode.STYLE_NOT_FOUND, f"There is no style {params.style_lora.style!r}; there are none."
-        )
+    name, scheduler = make_scheduler(model.pipeline.scheduler, params.scheduler or mode.scheduler)
+    loras = mode.loras + _style(params.style_lora, styles)
+    default_size = mode.default_size or model.default_size
+    if pictures.init is not None:
+        default_size = size_of(pictures.init, model.size_multiple)
     plan = plan_picture(
-        requested_size(params.size) if params.size is not None else model.default_size,
+        requested_size(params.size) if params.size is not None else default_size,
         model.native_size,
         scales=scales,
         native_only=model.native_only,
@@ -55,11 +68,14 @@ def resolve_request(
         superres=params.superres,
         magnitude=params.superres_magnitude,
     )
-    steps = _given(params.num_inference_steps, model.default_steps)
-    guidance = _given(params.guidance_scale, model.default_guidance)
+    steps = _given(params.num_inference_steps, _given(mode.default_steps, model.default_steps))
+    guidance = _given(params.guidance_scale, _given(mode.default_guidance, model.default_guidance))
     seed = _given(params.seed, fallback_seed)
+    start = start_of(params, model, pictures, drawn=plan.drawn, steps=steps)
     picture_format = params.superres_format if params.superres else "png"
     return Request(
+        model=model,
+        loras=loras,
         prompt=params.prompt,
         negative_prompt=params.negative_prompt,
         plan=plan,
@@ -68,25 +84,38 @@ def resolve_request(
         seed=seed,
         scheduler_name=name,
         scheduler=scheduler,
+        start=start,
         picture_format=picture_format,
         jpeg_quality=params.superres_quality,
         meta=JobMeta(
             seed=seed,
             backend=BACKEND,
             sr=params.superres,
-            mode=model.mode,
-            model=model.mode,
+            mode=mode.name,
+            model=mode.shown.removesuffix(".safetensors"),
             scheduler=name,
             steps=steps,
             guidance=guidance,
             size=_text(plan.final),
             native_size=_text(plan.drawn),
+            strength=0.0 if start is None else start.strength,
             sr_model="reverie-x2" if params.superres else "",
             sr_passes=plan.superres_passes,
             sr_scale_per_pass=SUPERRES_SCALE if params.superres else 0,
             sr_format=params.superres_format if params.superres else "",
         ),
     )
+
+
+def _style(wish: StyleLora, styles: Mapping[str, Lora]) -> tuple[Lora, ...]:
+    """The LoRA of a style, as strong as the level says: level 8 is all of the style's own strength."""
+    if wish.style is None or not wish.level:
+        return ()
+    style = styles.get(wish.style)
+    if style is None:
+        known = ", ".join(styles) or "none"
+        raise ReverieError(ErrorCode.STYLE_NOT_FOUND, f"There is no style {wish.style!r}; there are {known}.")
+    return (replace(style, strength=style.strength * wish.level / MAX_STYLE_LEVEL),)
 
 
 def requested_size(text: str) -> Size:

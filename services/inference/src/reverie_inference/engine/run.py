@@ -34,12 +34,10 @@ Work = Generator[list[Event], None, None]
 class Run:
     """`advance` until a Finished event; between two calls the job may be previewed or made to leave."""
 
-    def __init__(
-        self, job_id: str, model: LoadedModel, request: Request, upscalers: Mapping[int, Upscaler]
-    ) -> None:
+    def __init__(self, job_id: str, request: Request, upscalers: Mapping[int, Upscaler]) -> None:
         self.job_id = job_id
-        self._model = model
         self._request = request
+        self._model = model = request.model
         self._upscalers = upscalers
         self._pacing = Pacing(model.device)
         self._began_at = time.perf_counter()
@@ -50,6 +48,11 @@ class Run:
         else:
             self._sampling = Sampling(model, request)
             self._work = self._run_steps(self._sampling)
+
+    @property
+    def model(self) -> LoadedModel:
+        """What it runs on."""
+        return self._model
 
     @property
     def meta(self) -> JobMeta:
@@ -80,14 +83,16 @@ class Run:
     def _run_steps(self, sampling: Sampling) -> Work:
         yield [Started(self.job_id, Phase.ENCODING)]
         require_memory(self._model, self._request.plan.drawn)
+        self._dress()
         try:
             sampling.begin()
         except ValueError as error:
             raise _steps_refused(self._request) from error
         yield [Started(self.job_id, Phase.DENOISING)]
         while not sampling.done:
+            self._dress()
             sampling.advance()
-            yield [self._stepped(sampling.step)]
+            yield [self._stepped(sampling)]
         self._pacing.drain()
         yield [Started(self.job_id, Phase.DECODING)]
         picture = decoded_picture(sampling.decode())
@@ -96,13 +101,14 @@ class Run:
     def _run_callback(self, sampling: CallbackSampling) -> Work:
         yield [Started(self.job_id, Phase.ENCODING)]
         require_memory(self._model, self._request.plan.drawn)
+        self._dress()
         sampling.advance()
-        yield [Started(self.job_id, Phase.DENOISING), self._stepped(sampling.step)]
+        yield [Started(self.job_id, Phase.DENOISING), self._stepped(sampling)]
         while not sampling.done:
             before = sampling.step
             sampling.advance()
             if sampling.step != before:
-                yield [self._stepped(sampling.step)]
+                yield [self._stepped(sampling)]
         if sampling.picture is None:
             raise RuntimeError("the pipeline returned no picture")
         yield from self._finish(to_picture(sampling.picture, self._model.device))
@@ -120,8 +126,12 @@ class Run:
             yield []
         yield [Finished(self.job_id, image, self.meta)]
 
-    def _stepped(self, step: int) -> Stepped:
-        return Stepped(self.job_id, step, self._request.steps, self._pacing.lap())
+    def _dress(self) -> None:
+        """Put on this job's LoRAs: another job of the same model may have worn others since."""
+        self._model.adapters.wear(self._request.loras)
+
+    def _stepped(self, sampling: Sampling | CallbackSampling) -> Stepped:
+        return Stepped(self.job_id, sampling.step, sampling.steps, self._pacing.lap())
 
 
 def _steps_refused(request: Request) -> ReverieError:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from reverie_inference.engine.families import Conditioning, decode_latents, encode_prompt
+from reverie_inference.engine.init_image import Origin
 from reverie_inference.engine.request import Request
 from reverie_inference.models.loaded import LoadedModel
 
@@ -20,7 +21,7 @@ _LEAST_ALPHA = 1e-4
 
 
 class Sampling:
-    """The diffusion of one picture, from noise to latents.
+    """The diffusion of one picture, from noise (or from another picture) to latents.
 
     `begin` once, then `advance` until `done`; `estimate` and `decode` at any time after the first step.
     """
@@ -34,6 +35,9 @@ class Sampling:
         self._latents: torch.Tensor
         self._timesteps: torch.Tensor
         self._step_options: dict[str, Any] = {}
+        self._origin: Origin | None = None
+        if request.start is not None:
+            self._origin = Origin(model, request.start, request.scheduler, self._generator)
         self._index = 0
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
@@ -43,9 +47,14 @@ class Sampling:
         model, scheduler = self._model, self._scheduler
         self._conditioning = encode_prompt(model, self._request)
         scheduler.set_timesteps(self._request.steps, device=model.device)
-        self._timesteps = scheduler.timesteps
-        self._latents = self._first_latents(self._conditioning.embeds.dtype)
+        dtype = self._conditioning.embeds.dtype
         self._step_options = self._options_of_step()
+        if self._origin is not None:
+            self._timesteps = self._origin.timesteps(self._request.steps)
+            self._latents = self._origin.first_latents(dtype)
+            return
+        self._timesteps = scheduler.timesteps
+        self._latents = self._first_latents(dtype)
         if model.family == "sdxl" and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
 
@@ -60,7 +69,13 @@ class Sampling:
 
         Second-order schedulers evaluate the network up to twice a step, so evaluations are scaled to steps.
         """
-        return ceil(self._index * self._request.steps / len(self._timesteps)) if self._index else 0
+        return ceil(self._index * self.steps / len(self._timesteps)) if self._index else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps to take: fewer than were asked for where the picture starts from another one."""
+        start = self._request.start
+        return self._request.steps if start is None else start.steps
 
     @torch.inference_mode()
     def advance(self) -> None:
@@ -71,7 +86,7 @@ class Sampling:
         model_input = torch.cat([latents] * 2) if conditioning.guided else latents
         model_input = scheduler.scale_model_input(model_input, timestep)
         predicted = self._model.pipeline.unet(
-            model_input,
+            model_input if self._origin is None else self._origin.unet_input(model_input),
             timestep,
             encoder_hidden_states=conditioning.embeds,
             cross_attention_kwargs=None,
@@ -82,6 +97,8 @@ class Sampling:
             negative, positive = predicted.chunk(2)
             predicted = negative + self._request.guidance * (positive - negative)
         stepped = scheduler.step(predicted, timestep, latents, **self._step_options, return_dict=False)[0]
+        if self._origin is not None:
+            stepped = self._origin.restored(stepped, self._index)
         self._latents = stepped
         self._seen = (model_input[-1:], predicted, timestep)
         self._index += 1

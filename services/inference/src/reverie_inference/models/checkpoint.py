@@ -19,10 +19,11 @@ import structlog
 import torch
 
 from reverie_inference.models import single_file
+from reverie_inference.models.card import ModelCard, read_card
 from reverie_inference.models.clip_tokenizer import clip_tokenizer
 from reverie_inference.models.device import pick_device, pick_dtype
 from reverie_inference.models.folder import inspect_folder
-from reverie_inference.models.loaded import Family, LoadedModel, ModelCard
+from reverie_inference.models.loaded import Family, LoadedModel
 from reverie_inference.models.text_to_image import pipeline_family, pipeline_geometry
 from reverie_inference.models.weight_file import (
     PICKLE_SUFFIXES,
@@ -221,7 +222,7 @@ def _finish(
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     geometry = pipeline_geometry(pipeline)
-    card = _read_card(place)
+    card = read_card(place)
     native = card.native_size or geometry.native_size
     return LoadedModel(
         pipeline=pipeline,
@@ -248,17 +249,6 @@ def _default_guidance(card: ModelCard, family: Family, pipeline: Any) -> float:
         return _DEFAULT_GUIDANCE[family]
     parameter = inspect.signature(pipeline.__call__).parameters.get("guidance_scale")
     return float(parameter.default) if parameter and parameter.default else 1.0
-
-
-def _read_card(place: Path) -> ModelCard:
-    """`reverie.json` of a folder; an empty card where there is none."""
-    path = place / "reverie.json"
-    if not path.is_file():
-        return ModelCard()
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ModelCard)
-    except msgspec.DecodeError as error:
-        raise load_failed(place.name, f"its reverie.json is wrong: {error}") from error
 
 
 def _upscaler_weights(place: Path, card: ModelCard) -> dict[int, Path]:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import torch
 
-Size = tuple[int, int]  # width, height in pixels
+from reverie_inference.models.adapters import Adapters
+from reverie_inference.models.card import Size as Size  # noqa: PLC0414  # sizes of models are asked for here
+
 Family = Literal["sd15", "sdxl", "callback"]
-
-
-class ModelCard(msgspec.Struct, frozen=True):
-    """`reverie.json` beside a model: its mode's name, native size and defaults.
-
-    `native_size` is what the network draws; a larger `default_size` is reached by super-resolution with the
-    weights in `super_resolution`, a folder relative to the card.
-    """
-
-    mode: str | None = None
-    native_size: Size | None = None
-    default_size: Size | None = None
-    default_steps: int | None = None
-    default_guidance: float | None = None
-    super_resolution: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +37,11 @@ class LoadedModel:
     #: Whether pictures beyond `native_size` come from super-resolution and not from larger latents.
     native_only: bool = False
     upscaler_weights: dict[int, Path] = field(default_factory=dict)
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """The LoRAs on this pipeline."""
+        return Adapters(self.pipeline)
 
     @property
     def scheduler(self) -> str:

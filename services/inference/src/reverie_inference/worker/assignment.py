@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from enum import StrEnum
 
-from reverie_inference.engine.events import Failed, Finished, Left
+from reverie_inference.engine.events import Failed, Finished, Left, Switched
 from reverie_inference.worker.progress import JobProgress
 from reverie_jobs.transitions import Claim
 from reverie_protocol.jobs import Job, JobState, Phase
 
-Outcome = Finished | Failed | Left
+Outcome = Finished | Failed | Left | Switched
 
 
 class StopReason(StrEnum):

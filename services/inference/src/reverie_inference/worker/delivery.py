@@ -10,9 +10,10 @@ from typing import Final
 import structlog
 from PIL import Image
 
-from reverie_inference.engine.events import Failed
+from reverie_inference.engine.events import Failed, Switched
 from reverie_inference.engine.picture import EncodedPicture, encode_picture, generation_parameters
 from reverie_inference.worker.assignment import Assignment, Outcome, StopReason
+from reverie_inference.worker.standing import BACKEND
 from reverie_jobs.store import JobStore
 from reverie_jobs.transitions import Refused, Superseded, cancel_finished, complete, fail, requeue
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, ReverieError
@@ -50,6 +51,11 @@ class Delivery:
             return await self._commit(assignment, partial(requeue, held=assignment.claim, crashed=crashed))
         if isinstance(outcome, Failed):
             return await self._fail(assignment, outcome.code, outcome.message)
+        if isinstance(outcome, Switched):
+            meta = JobMeta(seed=0, backend=BACKEND, mode=outcome.mode)
+            return await self._commit(
+                assignment, partial(complete, held=assignment.claim, outputs=(), meta=meta)
+            )
         assignment.progress.enter(Phase.STORING)
         assignment.changed.set()
         cancelled = assignment.stop_reason is StopReason.CANCELLED

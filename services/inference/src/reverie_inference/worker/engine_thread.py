@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from reverie_inference.engine.events import Event, Failed, Left
-from reverie_inference.worker.capabilities import Capabilities
+from reverie_inference.engine.events import Event, Failed, Left, Switched
+from reverie_inference.modes.catalogue import Catalogue
+from reverie_inference.worker.capabilities import Capabilities, Offer
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import GenerateParams
+from reverie_protocol.jobs import GenerateParams, JobParams, SwitchParams
 
 if TYPE_CHECKING:
     from reverie_inference.engine.preview import Preview
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model is in memory and jobs can be admitted."""
+    """Jobs can be admitted, or what is offered has changed."""
 
     capabilities: Capabilities
 
@@ -70,8 +71,8 @@ class Engine(Protocol):
     def resolve(self, params: GenerateParams, *, fallback_seed: int) -> Any:
         """What `admit` takes."""
 
-    def admit(self, job_id: str, request: Any) -> None:
-        """Take a job in."""
+    def admit(self, job_id: str, request: Any) -> bool:
+        """Take a job in; False if there is no room for it now."""
 
     def step(self) -> list[Event]:
         """Advance every job."""
@@ -83,13 +84,13 @@ class Engine(Protocol):
         """A job as it looks now."""
 
 
-Loader = Callable[[], tuple[Engine, Capabilities]]
+Loader = Callable[[], tuple[Engine, Offer]]
 
 
 @dataclass(frozen=True)
 class _Admit:
     run_id: str
-    params: GenerateParams
+    params: JobParams
     fallback_seed: int
 
 
@@ -105,11 +106,16 @@ class _MakePreview:
 
 
 @dataclass(frozen=True)
+class _Use:
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True)
 class _Stop:
     pass
 
 
-_Command = _Admit | _Leave | _MakePreview | _Stop
+_Command = _Admit | _Leave | _MakePreview | _Use | _Stop
 
 
 class EngineThread:
@@ -118,12 +124,19 @@ class EngineThread:
     Jobs are known here by the id of their run (`<job>.<attempt>`): two attempts at a job are two runs.
     """
 
-    def __init__(self, load: Loader, report: Callable[[Report], None]) -> None:
+    def __init__(
+        self, load: Loader, report: Callable[[Report], None], *, unload_after_s: float | None = None
+    ) -> None:
         self._load = load
         self._report = report
+        self._unload_after_s = unload_after_s
         self._inbox: Queue[_Command] = Queue(INBOX_COMMANDS)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._engine: Engine | None = None
+        self._offer: Offer | None = None
+        self._told: Capabilities | None = None
+        #: Jobs whose model takes one at a time, and has one; oldest first.
+        self._waiting: dict[str, Any] = {}
         self._load_error = ReverieError(ErrorCode.MODEL_LOAD_FAILED, "The model is not loaded.")
 
     def start(self) -> None:
@@ -140,8 +153,8 @@ class EngineThread:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def admit(self, run_id: str, params: GenerateParams, *, fallback_seed: int) -> None:
-        """Take a job in; a Finished, Left or Failed event will come for it."""
+    def admit(self, run_id: str, params: JobParams, *, fallback_seed: int) -> None:
+        """Take a job in; a Finished, Left, Failed or Switched event will come for it."""
         self._inbox.put_nowait(_Admit(run_id, params, fallback_seed))
 
     def leave(self, run_id: str, *, keep_partial: bool) -> None:
@@ -156,9 +169,13 @@ class EngineThread:
             return False
         return True
 
+    def use(self, catalogue: Catalogue) -> None:
+        """Offer other modes, once the current step is done."""
+        self._inbox.put_nowait(_Use(catalogue))
+
     def _run(self) -> None:
         try:
-            self._engine, capabilities = self._load()
+            self._engine, self._offer = self._load()
         except ReverieError as error:
             self._load_error = error
             self._report(LoadFailed(error))
@@ -166,12 +183,13 @@ class EngineThread:
             log.exception("the engine could not be made")
             self._report(LoadFailed(self._load_error))
         else:
-            self._report(Loaded(capabilities))
+            self._tell()
         try:
             while self._obey():
                 if self._engine is not None:
                     for event in self._engine.step():
                         self._report(event)
+                    self._admit_waiting()
         except Exception as error:
             log.exception("the engine ended")
             self._report(EngineLost(str(error) or type(error).__name__))
@@ -179,22 +197,46 @@ class EngineThread:
     def _obey(self) -> bool:
         """Carry out what waits in the inbox, and wait for something if there is nothing to do; False at the end."""
         idle = self._engine is None or not self._engine.jobs
+        patience_s = self._unload_after_s
         while True:
             try:
-                command = self._inbox.get(block=idle)
+                command = self._inbox.get(block=idle, timeout=patience_s)
             except Empty:
-                return True
+                if not idle:
+                    return True
+                patience_s = None
+                self._unload()
+                continue
             if isinstance(command, _Stop):
                 return False
             self._carry_out(command)
             idle = False
 
-    def _carry_out(self, command: _Admit | _Leave | _MakePreview) -> None:
+    def _unload(self) -> None:
+        """Nothing was asked for in a while: let the models go that need not stay."""
+        if self._offer is not None:
+            self._offer.unload()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Report what is offered now, if that has changed."""
+        if self._offer is None:
+            return
+        now = self._offer.capabilities()
+        if now != self._told:
+            self._told = now
+            self._report(Loaded(now))
+
+    def _carry_out(self, command: _Admit | _Leave | _MakePreview | _Use) -> None:
         match command:
+            case _Use(catalogue):
+                if self._offer is not None:
+                    self._offer.use(catalogue)
+                    self._tell()
             case _Admit():
                 self._admit(command)
             case _Leave(run_id, keep_partial) if self._engine is not None:
-                left = self._engine.leave(run_id, keep_partial=keep_partial)
+                left = self._left_waiting(run_id) or self._engine.leave(run_id, keep_partial=keep_partial)
                 if left is not None:
                     self._report(left)
             case _MakePreview(run_id):
@@ -202,14 +244,32 @@ class EngineThread:
                 self._report(PreviewMade(run_id, preview))
 
     def _admit(self, command: _Admit) -> None:
-        if self._engine is None:
+        if self._engine is None or self._offer is None:
             self._report(Failed(command.run_id, self._load_error.code, self._load_error.message))
             return
         try:
-            request = self._engine.resolve(command.params, fallback_seed=command.fallback_seed)
-            self._engine.admit(command.run_id, request)
+            if isinstance(command.params, SwitchParams):
+                self._offer.switch(command.params.mode)
+                self._report(Switched(command.run_id, command.params.mode))
+            elif isinstance(command.params, GenerateParams):
+                request = self._engine.resolve(command.params, fallback_seed=command.fallback_seed)
+                if self._waiting or not self._engine.admit(command.run_id, request):
+                    self._waiting[command.run_id] = request
         except ReverieError as error:
             self._report(Failed(command.run_id, error.code, error.message))
         except Exception:
             log.exception("a job could not be admitted", run_id=command.run_id)
             self._report(Failed(command.run_id, ErrorCode.INTERNAL, "The worker could not start this job."))
+        self._tell()
+
+    def _admit_waiting(self) -> None:
+        """Take in those that had to wait for a model, as far as they can go now."""
+        while self._waiting and self._engine is not None:
+            run_id, request = next(iter(self._waiting.items()))
+            if not self._engine.admit(run_id, request):
+                return
+            del self._waiting[run_id]
+
+    def _left_waiting(self, run_id: str) -> Left | None:
+        request = self._waiting.pop(run_id, None)
+        return None if request is None else Left(run_id, None, request.meta)

@@ -5,40 +5,176 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 
+import msgspec
+import structlog
 import torch
 
 from reverie_inference.engine.engine import StepEngine
 from reverie_inference.engine.picture_plan import SUPERRES_SCALE
 from reverie_inference.engine.schedulers import scheduler_names
 from reverie_inference.models.checkpoint import load_failed, load_pipeline
+from reverie_inference.models.device import pick_device
 from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.models.shelf import MemoryRule, Shelf, weight_bytes
+from reverie_inference.modes.catalogue import Catalogue, Mode
 from reverie_inference.settings import InferenceSettings
 from reverie_inference.super_resolution import UnusableWeights, Upscaler, load_upscaler
 from reverie_inference.worker.capabilities import Capabilities
-from reverie_protocol.jobs import ModeInfo, Vram
+from reverie_protocol.errors import ReverieError
+from reverie_protocol.jobs import ModeInfo, ModeLora, ResidentModel, Vram
 
 _GB = 1024**3
 
+log = structlog.get_logger(__name__)
 
-def load_engine(settings: InferenceSettings) -> tuple[StepEngine, Capabilities]:
-    """Load the model and its super-resolution; the errors of `load_pipeline`."""
+
+def load_engine(
+    settings: InferenceSettings, catalogue: Catalogue, *, mode: str | None = None
+) -> tuple[StepEngine, EngineOffer]:
+    """An engine with its first mode (`mode`, else the default one) and all pinned ones loaded.
+
+    The errors of `load_pipeline` if the first one cannot be loaded and is the only one.
+    """
     quiet_libraries()
     torch.set_num_threads(settings.threads or spare_cores())
-    model = load_pipeline(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        offline=settings.offline,
-        config=Path(settings.config) if settings.config else None,
-        revision=settings.revision or None,
+    upscalers: dict[int, Upscaler] = {}
+
+    def load(reference: str) -> LoadedModel:
+        model = load_pipeline(
+            reference,
+            device=settings.device,
+            dtype=settings.dtype,
+            offline=settings.offline,
+            config=Path(settings.config) if settings.config else None,
+            revision=settings.revision or None,
+        )
+        if model.device.type == "cuda":
+            torch.cuda.set_device(model.device)  # where this thread records what it waits for
+        for scale, upscaler in _load_upscalers(settings, model).items():
+            upscalers.setdefault(scale, upscaler)
+        return model
+
+    rule = MemoryRule(settings.resident_models, int(settings.memory_reserve_gb * _GB))
+    shelf = Shelf(catalogue, load, rule)
+    first = mode if mode in catalogue.modes else catalogue.default_mode
+    pinned = (entry.name for entry in catalogue.modes.values() if entry.pinned and entry.name != first)
+    for name in (first, *pinned):
+        try:
+            shelf.fetch(catalogue.modes[name], busy=shelf.resident)
+        except ReverieError as error:
+            if len(catalogue.modes) == 1:
+                raise
+            log.error("mode cannot be served", mode=name, reason=error.message)
+    engine = StepEngine(shelf, mode=first, upscalers=upscalers, capacity=settings.slots)
+    return engine, EngineOffer(engine, pick_device(settings.device))
+
+
+class EngineOffer:
+    """What a step engine offers, in the words of other services; see `Offer`."""
+
+    def __init__(self, engine: StepEngine, device: torch.device) -> None:
+        self._engine = engine
+        self._device = device_name(device)
+        self._vram = partial(measure_vram, device)
+        self._known: dict[str, ModelFacts] = {}
+
+    def capabilities(self) -> Capabilities:
+        """See `Offer.capabilities`."""
+        engine, shelf = self._engine, self._engine.shelf
+        for model in shelf.resident:
+            if model.reference not in self._known:
+                self._known[model.reference] = facts_of(model)
+        catalogue = shelf.catalogue
+        unavailable = {name: why for name, mode in catalogue.modes.items() if (why := shelf.failure_of(mode))}
+        styles = tuple(catalogue.styles)
+        schedulers = (name for facts in self._known.values() for name in facts.schedulers)
+        return Capabilities(
+            mode=engine.mode,
+            default_mode=catalogue.default_mode,
+            modes={
+                name: mode_info(mode, self._known.get(mode.model), loaded=shelf.holds(mode), styles=styles)
+                for name, mode in catalogue.modes.items()
+                if name not in unavailable
+            },
+            unavailable=unavailable,
+            models=tuple(_resident(model, catalogue) for model in shelf.resident),
+            device=self._device,
+            schedulers=tuple(dict.fromkeys(schedulers)),
+            superres=SUPERRES_SCALE in engine.upscalers,
+            slots=1 if self._known and all(f.alone for f in self._known.values()) else engine.capacity,
+            vram=self._vram,
+        )
+
+    def switch(self, mode: str) -> None:
+        """See `Offer.switch`."""
+        self._engine.switch(mode)
+
+    def use(self, catalogue: Catalogue) -> None:
+        """See `Offer.use`."""
+        self._engine.use(catalogue)
+
+    def unload(self) -> None:
+        """See `Offer.unload`."""
+        self._engine.unload()
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What only a loaded model tells; kept when it leaves.  `alone` is one that makes one picture at a time."""
+
+    family: str
+    default_size: str
+    default_steps: int
+    default_guidance: float
+    scheduler: str
+    schedulers: tuple[str, ...]
+    alone: bool
+
+
+def facts_of(model: LoadedModel) -> ModelFacts:
+    """The facts about a loaded model."""
+    return ModelFacts(
+        family=model.family if model.family != "callback" else type(model.pipeline).__name__,
+        default_size=f"{model.default_size[0]}x{model.default_size[1]}",
+        default_steps=model.default_steps,
+        default_guidance=model.default_guidance,
+        scheduler=model.scheduler,
+        schedulers=(*scheduler_names(model.pipeline.scheduler), model.scheduler),
+        alone=model.family == "callback",
     )
-    if model.device.type == "cuda":
-        torch.cuda.set_device(model.device)  # where this thread records what it waits for
-    upscalers = _load_upscalers(settings, model)
-    engine = StepEngine(model, upscalers=upscalers, capacity=settings.slots)
-    return engine, capabilities_of(engine)
+
+
+def mode_info(mode: Mode, facts: ModelFacts | None, *, loaded: bool, styles: tuple[str, ...]) -> ModeInfo:
+    """A mode as other services see it; what neither the mode nor the model has said yet stays at the protocol's."""
+    size = f"{mode.default_size[0]}x{mode.default_size[1]}" if mode.default_size else None
+    told = {
+        "default_size": size or (facts and facts.default_size),
+        "default_steps": mode.default_steps or (facts and facts.default_steps),
+        "default_guidance": mode.default_guidance
+        if mode.default_guidance is not None
+        else (facts and facts.default_guidance),
+        "scheduler": mode.scheduler or (facts and facts.scheduler),
+        "family": facts and facts.family,
+    }
+    return ModeInfo(
+        model=mode.shown,
+        loaded=loaded,
+        pinned=mode.pinned,
+        loras=tuple(ModeLora(lora.shown, lora.strength, lora.name) for lora in mode.loras),
+        styles=styles,
+        **{name: value for name, value in told.items() if value is not None},  # type: ignore[arg-type]  # by field
+    )
+
+
+def _resident(model: LoadedModel, catalogue: Catalogue) -> ResidentModel:
+    modes = [mode for mode in catalogue.modes.values() if mode.model == model.reference]
+    shown = modes[0].shown if modes else Path(model.reference).name
+    loras = tuple(dict.fromkeys(lora.shown for mode in modes for lora in mode.loras))
+    return ResidentModel(
+        shown, tuple(mode.name for mode in modes), round(weight_bytes(model) / _GB, 3), loras
+    )
 
 
 def spare_cores() -> int:
@@ -52,29 +188,6 @@ def quiet_libraries() -> None:
     logging.getLogger("torch").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers|transformers")
-
-
-def capabilities_of(engine: StepEngine) -> Capabilities:
-    """What the engine offers, for the worker's record."""
-    model = engine.model
-    names = scheduler_names(model.pipeline.scheduler)
-    info = ModeInfo(
-        model=model.mode,
-        family=model.family if model.family != "callback" else type(model.pipeline).__name__,
-        default_size=f"{model.default_size[0]}x{model.default_size[1]}",
-        default_steps=model.default_steps,
-        default_guidance=model.default_guidance,
-        scheduler=model.scheduler,
-    )
-    return Capabilities(
-        mode=model.mode,
-        mode_info=info,
-        device=device_name(model.device),
-        schedulers=tuple(dict.fromkeys((*names, model.scheduler))),
-        superres=SUPERRES_SCALE in engine.upscalers,
-        slots=engine.capacity,
-        vram=lambda: measure_vram(model.device),
-    )
 
 
 def device_name(device: torch.device) -> str:

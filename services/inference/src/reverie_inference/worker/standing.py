@@ -7,10 +7,11 @@ from pathlib import PurePath
 
 from msgspec.structs import replace
 
+from reverie_inference.models.card import mode_name
 from reverie_inference.settings import InferenceSettings
 from reverie_inference.worker.capabilities import Capabilities
 from reverie_protocol.errors import ReverieError
-from reverie_protocol.jobs import JobType, ModeInfo, Vram, Worker, WorkerState
+from reverie_protocol.jobs import Job, JobType, ModeInfo, Vram, Worker, WorkerState
 from reverie_protocol.subjects import worker_key
 from reverie_runtime.clock import Clock
 
@@ -33,7 +34,7 @@ class Standing:
         self._clock = clock
         self._running = running
         self._vram: Callable[[], Vram] | None = None
-        self.model = PurePath(settings.model).name
+        self.model = mode_name(settings.model) if settings.model else PurePath(settings.modes).name
         self.key = worker_key(name, incarnation)
         self.error: ReverieError | None = None
         self._record = Worker(
@@ -43,7 +44,7 @@ class Standing:
             state=WorkerState.STARTING,
             device=settings.device,
             backend=BACKEND,
-            job_types=(JobType.GENERATE,),
+            job_types=(JobType.GENERATE, JobType.SWITCH),
             slots=settings.slots,
             detail=f"loading {self.model}",
             started_at=clock.time(),
@@ -65,19 +66,22 @@ class Standing:
         return self._record.detail
 
     def loaded(self, capabilities: Capabilities) -> None:
-        """The model is there: ready, unless it is draining already."""
+        """Models are there, or others than before: ready, unless it is draining already."""
         state = WorkerState.READY if self.state is WorkerState.STARTING else self.state
         self._vram = capabilities.vram
         self._record = replace(
             self._record,
             state=state,
             device=capabilities.device,
-            modes={capabilities.mode: capabilities.mode_info},
+            modes=capabilities.modes,
+            unavailable=capabilities.unavailable,
+            models=capabilities.models,
             mode=capabilities.mode,
+            default_mode=capabilities.default_mode or capabilities.mode,
             schedulers=capabilities.schedulers,
             superres=capabilities.superres,
             slots=min(self._record.slots, capabilities.slots),
-            detail="",
+            detail=self._record.detail if state is WorkerState.DRAINING else "",
         )
 
     def broke(self, error: ReverieError) -> None:
@@ -95,6 +99,13 @@ class Standing:
             superres=True,
             detail=error.message,
         )
+
+    def loads(self, job: Job) -> None:
+        """A job begins; say so if its model has to be loaded first."""
+        mode = getattr(job.params, "mode", None) or self._record.mode
+        info = self._record.modes.get(mode or "")
+        if info is not None and not info.loaded and self.state is WorkerState.READY:
+            self._record = replace(self._record, detail=f"loading {mode}")
 
     def drain(self) -> None:
         """No more work from now on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from reverie_inference.engine.events import Failed, Finished, Left, Started, Stepped
+from reverie_inference.engine.events import Failed, Finished, Left, Started, Stepped, Switched
 from reverie_inference.settings import InferenceSettings
 from reverie_inference.worker.assignment import Assignment, StopReason
 from reverie_inference.worker.delivery import Delivery
@@ -41,7 +41,7 @@ from reverie_jobs.store import JobStore, Stored
 from reverie_jobs.transitions import Refused, claim
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.errors import ReverieError
-from reverie_protocol.jobs import MAX_SEED, GenerateParams, Job, JobState, WorkerState
+from reverie_protocol.jobs import MAX_SEED, GenerateParams, Job, JobState, SwitchParams, WorkerState
 from reverie_protocol.subjects import WorkerHint
 from reverie_runtime.bus.port import Bus, BusError, Entry, Message
 from reverie_runtime.clock import Clock
@@ -96,6 +96,7 @@ class InferenceWorker:
         self._previews: Previews
         self.settled = asyncio.Event()
         self.on_change: Callable[[], None] = lambda: None
+        self.on_switch: Callable[[str], Awaitable[None]] = _forget
         #: Told why this process can do no more work, once its jobs are on their way back to the queue.
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.standing = Standing(
@@ -150,7 +151,8 @@ class InferenceWorker:
         match report:
             case Loaded(capabilities):
                 self.standing.loaded(capabilities)
-                log.info("model loaded", mode=capabilities.mode, device=capabilities.device)
+                if not self.settled.is_set():
+                    log.info("model loaded", mode=capabilities.mode, device=capabilities.device)
                 self._settle()
             case LoadFailed(error):
                 self.standing.broke(error)
@@ -161,7 +163,7 @@ class InferenceWorker:
             case PreviewMade(run_id):
                 if run_id in self._runs:
                     self._previews.on_made(self._runs[run_id], report)
-            case Finished() | Failed() | Left():
+            case Finished() | Failed() | Left() | Switched():
                 assignment = self._runs.pop(report.job_id, None)
                 self._wake.set()
                 if assignment is not None:
@@ -292,6 +294,8 @@ class InferenceWorker:
                     async with telling(assignment, self._bus, self._clock):
                         self._begin(assignment)
                         outcome = await assignment.outcome
+                        if isinstance(outcome, Switched):
+                            await self.on_switch(outcome.mode)
                         state = await self._delivery.deliver(assignment, outcome)
                 except Exception:
                     log.exception("job given up by a fault of ours")
@@ -312,8 +316,9 @@ class InferenceWorker:
 
     def _begin(self, assignment: Assignment) -> None:
         params = assignment.job.params
+        self.standing.loads(assignment.job)
         self.on_change()
-        if not isinstance(params, GenerateParams):
+        if not isinstance(params, GenerateParams | SwitchParams):
             raise TypeError(f"claimed a {assignment.job.type} job without its parameters")
         self._engine.admit(assignment.run_id, params, fallback_seed=_seed_of(assignment.job.id))
         assignment.admitted = True
@@ -359,6 +364,10 @@ class InferenceWorker:
             assignment.progress.step(event.step, event.steps, event.step_seconds)
             assignment.changed.set()
             self._previews.on_step(assignment, event, now=self._clock.monotonic())
+
+
+async def _forget(mode: str) -> None:
+    return
 
 
 def _seed_of(job_id: str) -> int:

@@ -1,0 +1,1 @@
+"""The modes an operator offers: which models, with which defaults and LoRAs."""

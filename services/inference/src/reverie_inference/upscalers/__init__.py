@@ -1,0 +1,1 @@
+"""Super-resolution networks: what their files hold, and how they enlarge."""
