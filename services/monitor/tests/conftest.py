@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from reverie_jobs.mirror import WORKERS
 from reverie_monitor.service import serve
-from reverie_monitor.settings import AlertSettings, MonitorSettings, Settings, StorageSettings
+from reverie_monitor.settings import AlertSettings, MonitorSettings, Settings
 from reverie_protocol.instances import SystemAlert
 from reverie_protocol.jobs import JobType, Vram, Worker, WorkerState
 from reverie_protocol.server_messages import SystemBackends, SystemStatus
@@ -25,6 +25,7 @@ from reverie_runtime.bus.port import Bus, Message
 from reverie_runtime.clock import SystemClock
 from reverie_runtime.health import Health
 from reverie_runtime.metrics import Metrics
+from reverie_storage.settings import StorageSettings
 from reverie_testing.nats_server import NatsServer
 
 RECORDINGS = Path(__file__).parent / "recordings"

@@ -6,11 +6,13 @@ import asyncio
 import shutil
 from typing import Any
 
+import msgspec
 import pytest
 
 from reverie_monitor.measuring import Measuring
 from reverie_protocol.jobs import JobType, WorkerState
 from reverie_protocol.nodes import GpuState
+from reverie_protocol.server_messages import QueueMirror
 from reverie_protocol.subjects import QUEUE_STATE
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.health import Health, health_app
@@ -54,9 +56,29 @@ async def test_the_gpus_workers_and_queue_are_told(stage: Any, often: None) -> N
         WorkerState.READY,
         (JobType.GENERATE,),
     )
-    await stage.bus.publish(QUEUE_STATE, b'{"pending":3,"running":1,"depth":4,"jobs":[]}')
+    await stage.bus.publish(QUEUE_STATE, queue(pending=3, seq=7))
     status = await stage.status.sees(lambda status: status.queue_state.pending == 3)
     assert (status.queue_state.running, status.queue_state.jobs) == (1, ())
+
+
+async def test_of_two_gateways_the_one_that_lags_is_not_believed(stage: Any, often: None) -> None:
+    await stage.monitor()
+    await stage.bus.publish(QUEUE_STATE, queue(pending=3, seq=7))
+    await stage.bus.publish(QUEUE_STATE, queue(pending=9, seq=6))
+    await stage.bus.publish(QUEUE_STATE, queue(pending=4, seq=7))
+    await stage.status.sees(lambda status: status.queue_state.pending == 4)
+    assert 9 not in {status.queue_state.pending for status in stage.status.all}
+    await stage.bus.publish(QUEUE_STATE, queue(pending=5, seq=1, epoch="another"))
+    await stage.status.sees(lambda status: status.queue_state.pending == 5)
+
+
+def queue(*, pending: int, seq: int, epoch: str = "one") -> bytes:
+    """The queue with one running job as a gateway tells it."""
+    return msgspec.json.encode(
+        QueueMirror(
+            pending=pending, running=1, depth=pending + 1, paused=False, jobs=(), seq=seq, epoch=epoch
+        )
+    )
 
 
 async def test_a_change_is_told_and_jitter_is_not(stage: Any) -> None:

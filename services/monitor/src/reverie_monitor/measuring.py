@@ -38,7 +38,7 @@ class Round(msgspec.Struct, frozen=True):
 
 
 class Measuring:
-    """All sensors of this node."""
+    """All sensors of this node; without a `folder` the store is on no disk of ours."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Measuring:
         *,
         gpus: GpuReader,
         storage: Storage,
-        folder: Path,
+        folder: Path | None,
         questions: Mapping[str, Callable[[], ServiceHealth]],
         clock: Clock,
     ) -> None:
@@ -55,7 +55,11 @@ class Measuring:
         self._storage = storage
         self._gpus = Sensor("NVML", gpus.read, timeout_s=GPU_TIMEOUT_S)
         self._host = Sensor("the host", read_host, timeout_s=HOST_TIMEOUT_S)
-        self._disk = Sensor("the file system", partial(read_disk, folder), timeout_s=HOST_TIMEOUT_S)
+        self._disk = (
+            Sensor("the file system", partial(read_disk, folder), timeout_s=HOST_TIMEOUT_S)
+            if folder is not None
+            else None
+        )
         self._services = {
             name: Sensor(name, question, timeout_s=2 * ASK_TIMEOUT_S) for name, question in questions.items()
         }
@@ -105,8 +109,10 @@ class Measuring:
             )
         return self._reading
 
-    async def _read(self, name: str, sensor: Sensor[T]) -> T | None:
+    async def _read(self, name: str, sensor: Sensor[T] | None) -> T | None:
         """One figure of the host; None where it cannot be had, said once."""
+        if sensor is None:
+            return None
         try:
             value = await sensor.read()
         except Exception as error:

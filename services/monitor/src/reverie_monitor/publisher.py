@@ -14,6 +14,7 @@ from reverie_monitor.steadiness import steadied, with_travellers
 from reverie_monitor.workers import WorkerRegistry
 from reverie_protocol.instances import AlertLevel, SystemAlert
 from reverie_protocol.server_messages import (
+    QueueMirror,
     QueueState,
     StorageHealth,
     SystemBackends,
@@ -36,20 +37,27 @@ class Publisher:
         self._provider = provider
         self._version = version
         self._queue = _NO_QUEUE
-        self._queue_decoder = msgspec.json.Decoder(QueueState)
+        self._queue_decoder = msgspec.json.Decoder(QueueMirror)
+        self._queue_seen: tuple[str, int] = ("", 0)
         self._told: SystemStatus | None = None
         self._told_backends: SystemBackends | None = None
         #: Set when something may have changed.
         self.dirty = asyncio.Event()
 
     async def on_queue_state(self, message: Message) -> None:
-        """`queue.state` from a gateway, which stays so until one says otherwise; the rows are no business of ours."""
+        """`queue.state` from a gateway; it stays so until one says otherwise, without its rows."""
         try:
-            state = self._queue_decoder.decode(message.data)
+            mirror = self._queue_decoder.decode(message.data)
         except msgspec.MsgspecError as error:
             log.warning("unreadable queue state ignored", reason=str(error))
             return
-        self._queue = msgspec.structs.replace(state, jobs=())
+        epoch, seq = self._queue_seen
+        if mirror.epoch == epoch and mirror.seq < seq:
+            return  # of a gateway that lags behind another one
+        self._queue_seen = mirror.epoch, mirror.seq
+        self._queue = QueueState(
+            pending=mirror.pending, running=mirror.running, depth=mirror.depth, paused=mirror.paused
+        )
 
     def status(self, found: Round) -> SystemStatus:
         """The platform as it is now."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -26,18 +26,17 @@ from reverie_monitor.services import questions
 from reverie_monitor.settings import Settings
 from reverie_monitor.workers import WorkerRegistry
 from reverie_protocol.subjects import QUEUE_STATE, STATUS_REPEAT_S
+from reverie_runtime.actors import acting
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
 from reverie_runtime.metrics import Metrics
-from reverie_storage.filesystem import FilesystemStorage
+from reverie_storage.settings import open_storage
 
 #: Changes within this time are told together, in seconds.
 DEBOUNCE_S: Final = 0.25
 #: A monitor that has not measured for this many intervals, and this long, is not ready.
 STALE_ROUNDS, STALE_S = 5, 15.0
-#: Pause after a fault of ours, in seconds.
-FAULT_PAUSE_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -137,8 +136,7 @@ async def serve(
     `nvml` is the driver to ask, by default the machine's own, or the recording of the settings.
     """
     node = settings.monitor.node or host_name()
-    folder = Path(settings.storage.path)
-    storage = FilesystemStorage(folder)
+    storage = open_storage(settings.storage)
     gpus = GpuReader(nvml or _nvml(settings.monitor.recording))
     async with contextlib.AsyncExitStack() as stack:
         mirror = WorkerMirror()
@@ -149,7 +147,7 @@ async def serve(
             node,
             gpus=gpus,
             storage=storage,
-            folder=folder,
+            folder=None if settings.storage.url else Path(settings.storage.path),
             questions=questions(settings.monitor.services),
             clock=clock,
         )
@@ -167,8 +165,7 @@ async def serve(
         await monitor.measure()
         await monitor.tell()
         for name, turn in (("measuring", monitor.measure_and_rest), ("telling", monitor.await_and_tell)):
-            loop = asyncio.create_task(_for_ever(name, turn, clock), name=name)
-            stack.push_async_callback(_end, loop)
+            await stack.enter_async_context(acting(turn, name=name, clock=clock))
         log.info("monitor watches", node=node, gpus=len(monitor.latest.node.gpus) if monitor.latest else 0)
         yield monitor
 
@@ -180,18 +177,3 @@ def host_name() -> str:
 
 def _nvml(recording: str) -> Nvml:
     return RecordedNvml(Path(recording)) if recording else driver()
-
-
-async def _for_ever(name: str, turn: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """A fault of one turn does not end the loop."""
-    while True:
-        try:
-            await turn()
-        except Exception:
-            log.exception("a loop of the monitor stumbled and goes on", loop=name)
-            await clock.sleep(FAULT_PAUSE_S)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

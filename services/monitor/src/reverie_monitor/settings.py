@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from reverie_runtime.settings import DrainSettings, HealthSettings, LogSettings, NatsSettings
+from reverie_storage.settings import StorageSettings
 
 #: Beside the worker of the same machine, whose default is 4201.
 HEALTH_PORT = 4203
@@ -92,12 +93,6 @@ class AlertSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("memory_critical_percent is below memory_percent")
         if self.disk_free_critical_percent > self.disk_free_percent:
             raise ValueError("disk_free_critical_percent is above disk_free_percent")
-
-
-class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where outputs are."""
-
-    path: Annotated[str, Meta(min_length=1, description="Folder that all services share")] = "data/storage"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
