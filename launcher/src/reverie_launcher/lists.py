@@ -15,6 +15,7 @@ from rich.text import Text
 from reverie_launcher.client.address import Address
 from reverie_launcher.client.http import HttpClient
 from reverie_launcher.exits import ExitCode, Failure
+from reverie_launcher.node_rows import node_rows
 from reverie_launcher.readiness import why_not_ready
 from reverie_protocol.http_bodies import JobView
 from reverie_protocol.jobs import JobState
@@ -171,4 +172,6 @@ def status_table(address: Address, ready: bool, answer: dict[str, Any], system: 
     table.add_row("queue", f"{queue.running} running, {queue.pending} waiting")
     stores = Text("works", style="green") if storage.ok else Text("fails", style="red")
     table.add_row("storage", Text.assemble(storage.provider, "  ", stores))
+    for name, text in node_rows(system.nodes):
+        table.add_row(name, text)
     return table
