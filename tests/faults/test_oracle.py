@@ -204,6 +204,10 @@ def test_a_worker_that_says_it_was_superseded_breaks_nothing() -> None:
     assert judge(evidence(*jobs, said=said)) == []
 
 
+def test_a_service_that_does_not_come_back_is_reported() -> None:
+    assert broken(evidence(QUEUED, CANCELLED, not_back=["gateway-0"])) == {Promise.ALL_BACK}
+
+
 def test_answers_that_no_client_should_get_are_reported() -> None:
     gone = evidence(QUEUED, CANCELLED, polled=[Polled("a", None, None)])
     untrue = evidence(QUEUED, CANCELLED, polled=[Polled("a", JobState.COMPLETED, 2)])

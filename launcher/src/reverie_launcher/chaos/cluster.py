@@ -25,10 +25,11 @@ DRAIN_S: Final = 5.0
 #: At the end everything was read back already: what takes longer to stop is killed.
 STOP_S: Final = 1.0
 LISTEN_TRIES: Final = 20
+MONITOR: Final = "monitor"
 #: Jobs that are over are purged after this long: else each start would read all that ever happened in a long run.
 RETENTION_H: Final = 0.1
-_GATEWAY, _INFERENCE = (
-    next(each for each in SERVICES if each.name == name) for name in ("gateway", "inference")
+_GATEWAY, _INFERENCE, _MONITOR = (
+    next(each for each in SERVICES if each.name == name) for name in ("gateway", "inference", "monitor")
 )
 _LIGHT = _INFERENCE._replace(module="reverie_launcher.chaos.light_worker")
 
@@ -77,8 +78,19 @@ class Cluster:
             health = {"port": str(self._choose_port())}
             service = _LIGHT if name in self.light else _INFERENCE
             await self._add(name, service, {"inference": values, "health": health})
+        own = {"monitor": {"node": "chaos"}, "health": {"port": str(self._choose_port())}}
+        await self._add(MONITOR, _MONITOR, own)
         for member in self.members.values():
             await member.wait_ready()
+
+    async def not_back(self, *, within_s: float) -> list[str]:
+        """Members that are not ready by then, although nothing is done to them any more."""
+        waiting = {asyncio.create_task(member.wait_ready()): name for name, member in self.members.items()}
+        _, late = await asyncio.wait(waiting, timeout=within_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return [waiting[task] for task in waiting if task in late or task.exception() is not None]
 
     async def stop(self) -> None:
         """Drain and end everything; idempotent."""

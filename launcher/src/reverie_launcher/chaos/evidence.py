@@ -108,7 +108,11 @@ class WorkerSaid(msgspec.Struct, frozen=True):
 
 
 class Evidence(msgspec.Struct):
-    """All of it.  `client_logs` are each client's connections in order, `bus_log` those of a plain subscriber."""
+    """All of it.
+
+    `client_logs` are each client's connections in order, `bus_log` those of a plain subscriber, `not_back` the
+    members that were not ready in the end.
+    """
 
     history: History
     acknowledged: list[Acknowledged] = msgspec.field(default_factory=list)
@@ -116,6 +120,7 @@ class Evidence(msgspec.Struct):
     polled: list[Polled] = msgspec.field(default_factory=list)
     unexpected: list[Unexpected] = msgspec.field(default_factory=list)
     outputs: dict[str, OutputRead | None] = msgspec.field(default_factory=dict)
+    not_back: list[str] = msgspec.field(default_factory=list)
     said: list[WorkerSaid] = msgspec.field(default_factory=list)
     client_logs: list[list[Connection]] = msgspec.field(default_factory=list)
     bus_log: list[Connection] = msgspec.field(default_factory=list)

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from reverie_launcher.chaos.cluster import Cluster
+from reverie_launcher.chaos.cluster import MONITOR, Cluster
 from reverie_launcher.chaos.member import Member
 from reverie_launcher.chaos.plan import Fault, FaultKind, Link
 from reverie_launcher.chaos.proxy import FaultProxy
@@ -84,6 +84,8 @@ class Injector:
         cluster, kind = self._cluster, fault.kind
         if kind in (FaultKind.KILL_NATS, FaultKind.FREEZE_NATS):
             return "nats"
+        if kind in (FaultKind.KILL_MONITOR, FaultKind.FREEZE_MONITOR):
+            return MONITOR
         if kind is FaultKind.LOSE_STORE:
             return "storage"
         if fault.link is not None:
@@ -103,7 +105,9 @@ class Injector:
             return await self._disturb(fault, self._link(fault, on))
         member = self._cluster.members[on]
         match fault.kind:
-            case FaultKind.KILL_WORKER | FaultKind.KILL_GATEWAY | FaultKind.KILL_NATS:
+            case (
+                FaultKind.KILL_WORKER | FaultKind.KILL_GATEWAY | FaultKind.KILL_MONITOR | FaultKind.KILL_NATS
+            ):
                 carry_out = self._kill(member, fault.lasts_s)
             case FaultKind.FILL_DISK:
                 carry_out = self._fill_disk(member, fault.lasts_s)

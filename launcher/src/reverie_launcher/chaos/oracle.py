@@ -153,6 +153,8 @@ def _judge_workers(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _judge_answers(evidence: Evidence) -> Iterator[Violation]:
+    for member in evidence.not_back:
+        yield Violation(Promise.ALL_BACK, "", f"{member} was not ready again in the end")
     for unexpected in evidence.unexpected:
         yield Violation(Promise.PROPER_ANSWERS, unexpected.job_id, unexpected.what)
     acknowledged = {ack.job_id for ack in evidence.acknowledged}

@@ -22,6 +22,8 @@ class FaultKind(StrEnum):
     KILL_GATEWAY = "kill-gateway"
     FREEZE_GATEWAY = "freeze-gateway"
     CRASH_GATEWAY = "crash-gateway"
+    KILL_MONITOR = "kill-monitor"
+    FREEZE_MONITOR = "freeze-monitor"
     KILL_NATS = "kill-nats"
     FREEZE_NATS = "freeze-nats"
     CUT_LINK = "cut-link"
@@ -64,6 +66,8 @@ WEIGHTS: Final[dict[FaultKind, int]] = {
     FaultKind.KILL_GATEWAY: 4,
     FaultKind.FREEZE_GATEWAY: 2,
     FaultKind.CRASH_GATEWAY: 4,
+    FaultKind.KILL_MONITOR: 1,
+    FaultKind.FREEZE_MONITOR: 1,
     FaultKind.KILL_NATS: 3,
     FaultKind.FREEZE_NATS: 1,
     FaultKind.CUT_LINK: 6,
@@ -81,6 +85,8 @@ LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
     FaultKind.KILL_GATEWAY: (0.1, 1.5),
     FaultKind.FREEZE_GATEWAY: (0.5, 5.0),
     FaultKind.CRASH_GATEWAY: (0.5, 5.0),
+    FaultKind.KILL_MONITOR: (0.1, 1.5),
+    FaultKind.FREEZE_MONITOR: (0.5, 5.0),
     FaultKind.KILL_NATS: (0.05, 2.0),
     FaultKind.FREEZE_NATS: (0.2, 4.0),
     FaultKind.CUT_LINK: (0.0, 0.5),

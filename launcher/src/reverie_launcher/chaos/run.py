@@ -30,6 +30,8 @@ from reverie_launcher.chaos.workload import plan_jobs
 READY_POLL_S: Final = 0.1
 HTTP_TIMEOUT_S: Final = 5.0
 READ_TRIES: Final = 5
+#: How long a service may take to be ready after the last fault; torch alone takes long to import on a busy machine.
+BACK_S: Final = 60.0
 READ_PAUSE_S: Final = 0.2
 #: Requests in flight while the outputs are read.
 READERS: Final = 4
@@ -72,6 +74,7 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
             )
         # Last of all, so that nobody has been told anything that is not in it.
         tell("reading everything back" if settled else "nothing moves any more; reading everything back")
+        not_back = await cluster.not_back(within_s=BACK_S)
         history = await archive.read_all()
         outputs = await read_outputs(cluster, history)
         ended = time.time()
@@ -83,6 +86,7 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
         polled=[polled for client in clients for polled in client.polled],
         unexpected=unexpected,
         outputs=outputs,
+        not_back=not_back,
         said=cluster.said,
         client_logs=[client.log for client in clients],
         bus_log=observer.log,
