@@ -29,7 +29,7 @@ from reverie_launcher.chaos.workload import plan_jobs
 
 READY_POLL_S: Final = 0.1
 HTTP_TIMEOUT_S: Final = 5.0
-READ_TRIES: Final = 5
+READ_TRIES: Final = 40
 #: How long a service may take to be ready after the last fault; torch alone takes long to import on a busy machine.
 BACK_S: Final = 60.0
 READ_PAUSE_S: Final = 0.2
@@ -200,10 +200,10 @@ async def read_outputs(cluster: Cluster, history: History) -> dict[str, OutputRe
     left = sorted(keys)
 
     async def read_some(http: httpx.AsyncClient, number: int) -> None:
-        url = cluster.direct_url(cluster.gateways[number % len(cluster.gateways)])
         while left:
             key = left.pop()
-            for _ in range(READ_TRIES):
+            for turn in range(READ_TRIES):
+                url = cluster.direct_url(cluster.gateways[(number + turn) % len(cluster.gateways)])
                 with contextlib.suppress(httpx.HTTPError):
                     answer = await http.get(f"{url}/storage/{key}")
                     if answer.is_success:
