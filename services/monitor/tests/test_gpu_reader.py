@@ -137,6 +137,22 @@ def test_a_driver_that_is_unloaded_loses_all_gpus_and_is_tried_again(recording: 
     assert reader.read() == whole
 
 
+def test_a_gpu_that_was_lost_before_anybody_looked_is_lost_without_a_name(recording: Any) -> None:
+    tape = recording("two-rtx-2070")
+    tape.answer("nvmlDeviceGetHandleByIndex", {"error": "GPU_IS_LOST"}, gpu=0)
+    reader = reader_of(tape)
+    lost, kept = reader.read().gpus
+    assert (lost.index, lost.state, lost.uuid, kept.state) == (0, GpuState.LOST, "unknown-0", GpuState.OK)
+    tape.answer("nvmlDeviceGetHandleByIndex", None, gpu=0)
+    assert [gpu.state for gpu in reader.read().gpus] == [GpuState.OK, GpuState.OK]
+
+
+def test_a_gpu_that_we_may_not_read_is_somebody_elses(recording: Any) -> None:
+    tape = recording("two-rtx-2070")
+    tape.answer("nvmlDeviceGetHandleByIndex", {"error": "NO_PERMISSION"}, gpu=0)
+    assert [gpu.index for gpu in reader_of(tape).read().gpus] == [1]
+
+
 def test_a_driver_that_is_not_loaded_at_the_start_is_said_and_no_gpu_is_lost(recording: Any) -> None:
     tape = recording("tesla-t4")
     tape.call("nvmlInit", {"error": "DRIVER_NOT_LOADED"})

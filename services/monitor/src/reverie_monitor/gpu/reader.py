@@ -78,7 +78,7 @@ class GpuReader:
         return (gpu for uuid, gpu in self._seen.items() if uuid not in present)
 
     def _gpu(self, index: int) -> Gpu | None:
-        """One GPU; None for one that was never readable."""
+        """One GPU; None for one that is not for us to read."""
         nvml = self._nvml
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -88,6 +88,8 @@ class GpuReader:
                 raise
             # Some drivers still count a lost GPU; whose place it was tells which one it is.
             known = next((gpu for gpu in self._seen.values() if gpu.index == index), None)
+            if known is None and _code(error) in DEVICE_GONE:
+                known = Gpu(index=index, uuid=f"unknown-{index}", name="NVIDIA GPU")
             return None if known is None else _lost(known, _words(error))
         self._seen[gpu.uuid] = gpu
         return gpu
