@@ -52,7 +52,8 @@ class FaultProxy:
         """Break every connection at once (RST)."""
         for ends in tuple(self._pairs.items()):
             for writer in ends:
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                with contextlib.suppress(OSError):  # closed already, and about to be forgotten here
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 writer.transport.abort()
 
     def refuse(self) -> None:
