@@ -10,6 +10,8 @@ export const ERROR_CODES = {
   unsupported_frame: { status: 400, retryable: false },
   payload_too_large: { status: 413, retryable: false },
   unsupported_media_type: { status: 415, retryable: false },
+  invalid_upload: { status: 400, retryable: false },
+  invalid_modes: { status: 400, retryable: false },
   not_found: { status: 404, retryable: false },
   method_not_allowed: { status: 405, retryable: false },
   job_not_found: { status: 404, retryable: false },
@@ -1054,6 +1056,26 @@ export interface QueueView {
   controls: QueueControl;
 }
 
+/** `POST /v1/upload`: what later messages call the picture, for 300 seconds. */
+export interface UploadAccepted {
+  /** reference of the upload */
+  fileRef: string;
+}
+
+/** Body of `PUT /storage/{key}`. */
+export interface TextToStore {
+  /** at most 65536 characters */
+  payload: string;
+}
+
+/** Answer of `PUT /storage/{key}`: the text is kept for 300 seconds. */
+export interface TextStored {
+  /** default true */
+  ok: boolean;
+  /** 1 to 200 letters, digits, `:`, `.`, `_` or `-`, starting with a letter or digit */
+  key: string;
+}
+
 /**
  * Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
  *
@@ -1067,6 +1089,102 @@ export interface ErrorBody {
   requestId: string;
   jobId?: string | null;
   url?: string | null;
+}
+
+/** `GET /api/models/status`. */
+export interface ModelsStatus {
+  /** the mode of jobs that name none */
+  current_mode: string | null;
+  /** jobs that wait; 0.. */
+  queue_size: number;
+  vram: Vram;
+}
+
+/** A LoRA that a mode always wears. */
+export interface LoraView {
+  path: string;
+  /** weight; 1 is as it was trained */
+  strength: number;
+  adapter_name: string;
+}
+
+/** A mode with its defaults; `loaded` is whether a worker has it in memory now. */
+export interface ModeView {
+  model: string;
+  loras: readonly LoraView[];
+  /** WIDTHxHEIGHT in pixels; null if not known yet */
+  default_size: string | null;
+  /** denoising steps in all; 0.. */
+  default_steps: number | null;
+  /** guidance scale */
+  default_guidance: number | null;
+  scheduler: string;
+  styles: readonly string[];
+  /** default false */
+  loaded: boolean;
+  /** default true */
+  available: boolean;
+  /** why it cannot be used; empty if it can */
+  detail: string;
+}
+
+/** `GET /api/modes`. */
+export interface ModesView {
+  default_mode: string | null;
+  modes: { [key: string]: ModeView };
+}
+
+/** Body of `POST /api/modes/switch`. */
+export interface ModeSwitch {
+  /** at most 200 characters */
+  mode: string;
+}
+
+/** `POST /api/modes/switch`: `queued` with the jobs that switch, one for each worker that has the mode. */
+export interface ModeSwitched {
+  status: "already_loaded" | "queued";
+  mode: string;
+  /** 1 to 64 letters, digits, `_` or `-` */
+  job_id?: string | null;
+  job_ids?: readonly string[];
+}
+
+/** `POST /api/modes/reload`. */
+export interface ModesReread {
+  status: "reloaded";
+  /** a count; 0.. */
+  modes_count: number;
+  modes: readonly string[];
+  default_mode: string | null;
+}
+
+/** A model in a worker's memory. */
+export interface ModelView {
+  name: string;
+  /** as the operator wrote it */
+  model_path: string;
+  /** GB; 0.. */
+  vram_gb: number;
+  loras: readonly string[];
+  worker: string;
+}
+
+/** `GET /api/vram`. */
+export interface VramView {
+  device: string;
+  /** GB; 0.. */
+  total_gb: number;
+  /** GB; 0.. */
+  allocated_gb: number;
+  /** GB; 0.. */
+  used_gb: number;
+  /** GB; 0.. */
+  available_gb: number;
+  /** percent; 0..100 */
+  usage_percent: number;
+  /** a count; 0.. */
+  models_loaded: number;
+  models: readonly ModelView[];
 }
 
 /** Body of `PATCH /v1/queue`: the gates to set; the others stay as they are. */
@@ -1504,7 +1622,16 @@ export type HttpBody =
   | JobPage
   | JobPatch
   | QueueView
+  | UploadAccepted
+  | TextToStore
+  | TextStored
   | ErrorBody
+  | ModelsStatus
+  | ModesView
+  | ModeSwitch
+  | ModeSwitched
+  | ModesReread
+  | VramView
   | QueueControlPatch;
 
 /** Records of the KV buckets and payloads of the NATS subjects. */

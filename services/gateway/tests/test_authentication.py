@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = "a secret of at least thirty-two bytes"
 #: All that is served without a token; metrics have a rule of their own.
-OPEN = {"/", "/health", "/ready", "/schema/openapi.json", "/storage/abc.png", "/metrics"}
+OPEN = {"/", "/health", "/ready", "/schema/openapi.json", "/metrics"}
 PRIVATE = Ed25519PrivateKey.generate()
 PEM = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -95,7 +95,8 @@ async def test_health_the_page_and_the_description_are_for_everybody(gateway):
 async def test_who_knows_the_key_of_an_object_may_read_it(gateway, stage):
     key = await stage.storage.put(b"a picture", content_type="image/png")
     assert (await gateway.http.get(f"/storage/{key}")).content == b"a picture"
-    assert (await gateway.http.get("/storage/0.png")).status_code == 404
+    assert (await gateway.http.get(f"/storage/{'0' * 64}.png")).status_code == 404
+    assert (await gateway.http.get("/storage/a-name")).status_code == 401  # names can be guessed
 
 
 async def test_both_kinds_of_keys_are_believed(gateway):

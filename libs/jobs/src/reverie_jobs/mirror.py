@@ -54,7 +54,8 @@ Listener = Callable[[Change[Record]], None]
 class Mirror(Generic[Record]):
     """Latest record per key.  `ready` is set while the mirror holds a complete snapshot.
 
-    `revision` is the bucket's latest that was seen, `epoch` names the bucket that it belongs to.
+    `revision` is the bucket's latest that was seen, `epoch` names the bucket that it belongs to.  `unreadable` are
+    keys of records that this process cannot read: they are there, only not for it.
     """
 
     def __init__(self, record_type: type[Record]) -> None:
@@ -64,6 +65,7 @@ class Mirror(Generic[Record]):
         self._in_snapshot = False
         self._listeners: list[Listener[Record]] = []
         self.ready = asyncio.Event()
+        self.unreadable: set[str] = set()
         self.revision = 0
         self.epoch = ""
 
@@ -103,6 +105,7 @@ class Mirror(Generic[Record]):
                     self.epoch = epoch
                 self._in_snapshot = True
                 self._unseen = set(self._records)
+                self.unreadable.clear()
                 self.ready.clear()
             case SnapshotEnd(revision=revision):
                 for key in self._unseen:
@@ -113,6 +116,7 @@ class Mirror(Generic[Record]):
                 self.ready.set()
             case Entry(key=key, value=value, revision=revision):
                 self._unseen.discard(key)
+                self.unreadable.discard(key)
                 self._set(key, None if value is None else self._decode(key, value), revision)
                 self.revision = max(self.revision, revision)
 
@@ -123,6 +127,7 @@ class Mirror(Generic[Record]):
             # A record of a newer version, or somebody's by-hand write: never a reason to stop the mirror, and
             # not to be acted on either.
             log.error("unreadable record left out", key=key, reason=type(error).__name__)
+            self.unreadable.add(key)
             return None
 
     def _set(self, key: str, record: Record | None, revision: int) -> None:

@@ -25,6 +25,7 @@ from reverie_gateway.http_system import (
     read_readiness,
     read_status,
 )
+from reverie_gateway.http_uploads import upload
 from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
@@ -35,12 +36,16 @@ from reverie_gateway.settings import GatewaySettings
 from reverie_gateway.socket import converse
 from reverie_gateway.status import StatusBoard
 from reverie_gateway.storage_probe import StorageProbe
+from reverie_gateway.texts import Texts
+from reverie_gateway.thumbnails import Thumbnails
 from reverie_gateway.views import Lens
 from reverie_gateway.waiting import Waiters
 from reverie_gateway.writer import Turn
 from reverie_protocol.errors import ReverieError
 from reverie_runtime.health import Health
 from reverie_runtime.metrics import Metrics
+from reverie_storage.settings import StorageSettings
+from reverie_storage.uploads import Uploads
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +64,11 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     queue_board: QueueBoard
     status_board: StatusBoard
     storage_probe: StorageProbe
+    storage_settings: StorageSettings
+    texts: Texts
+    thumbnails: Thumbnails
     turn: Turn
+    uploads: Uploads
     waiters: Waiters
 
 
@@ -79,6 +88,7 @@ def build_app(parts: Parts) -> Litestar:
             read_status,
             StorageController,
             stream_events,
+            upload,
         ],
         dependencies={name: _provide(getattr(parts, name)) for name in Parts.__struct_fields__},
         exception_handlers={

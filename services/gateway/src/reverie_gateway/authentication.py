@@ -20,13 +20,12 @@ from reverie_gateway.tokens import TokenError, Verifier, read_public_key
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_runtime.clock import Clock
 from reverie_runtime.http_server import StartError
+from reverie_storage.port import content_type_of
 
 #: Health for load balancers, and what is the same for everybody.
 OPEN_PATHS: Final = frozenset({"/", "/health", "/ready", "/schema/openapi.json"})
-#: Stored objects: who knows the key of one was told it (docs/adr/0009).
+#: Objects by content: who knows the key of one was told it (docs/adr/0009).  Texts by name are their owner's.
 OPEN_PREFIX: Final = "/storage/"
-#: Below the prefix, but no object.
-_CLOSED: Final = "/storage/health"
 METRICS_PATH: Final = "/metrics"
 #: Says that a request was passed on by a proxy, so that its sender is not the one who is connected.
 _FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
@@ -109,7 +108,7 @@ class Authentication:
 
 def is_open(path: str) -> bool:
     """Whether a path is served to everybody."""
-    return path in OPEN_PATHS or (path.startswith(OPEN_PREFIX) and path.rstrip("/") != _CLOSED)
+    return path in OPEN_PATHS or content_type_of(path.removeprefix(OPEN_PREFIX)) is not None
 
 
 def shown_tokens(scope: Scope) -> list[str]:

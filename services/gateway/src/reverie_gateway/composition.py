@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -20,10 +19,10 @@ from reverie_gateway.event_log import EventLog
 from reverie_gateway.gates import Gates
 from reverie_gateway.http_parser import HttpParser
 from reverie_gateway.hub import Hub
+from reverie_gateway.inputs import Inputs
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.nodes import NodeBoard
-from reverie_gateway.objects import Objects
 from reverie_gateway.obstacles import Obstacles
 from reverie_gateway.origin import OriginRule
 from reverie_gateway.queue_board import QueueBoard
@@ -34,6 +33,7 @@ from reverie_gateway.socket import MAX_MESSAGE_BYTES
 from reverie_gateway.standings import Standings
 from reverie_gateway.status import StatusBoard
 from reverie_gateway.storage_probe import StorageProbe
+from reverie_gateway.stores import kept
 from reverie_gateway.views import Lens
 from reverie_gateway.waiting import Waiters
 from reverie_gateway.watches import Watches
@@ -50,7 +50,7 @@ from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
 from reverie_runtime.http_server import serve_http
 from reverie_runtime.metrics import Metrics
-from reverie_storage.filesystem import FilesystemStorage
+from reverie_storage.settings import open_storage
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +84,7 @@ async def serve(
         controls_bucket, controls = await bus.bucket(CONTROLS), ControlMirror()
         await stack.enter_async_context(follow(controls, controls_bucket))
 
-        storage = FilesystemStorage(Path(settings.storage.path))
+        storage = open_storage(settings.storage)
         storage_probe = StorageProbe(storage, clock=clock)
         await stack.enter_async_context(storage_probe.run())
 
@@ -107,6 +107,9 @@ async def serve(
         await stack.enter_async_context(Reaper(bus, store, jobs_mirror, clock=clock).run())
         janitor = Janitor(store, jobs_mirror, clock=clock, retention_s=retention_s)
         await stack.enter_async_context(janitor.run())
+        stores = await stack.enter_async_context(
+            kept(storage, settings.storage, jobs_mirror, bus=bus, clock=clock)
+        )
 
         auditor = Auditor(await bus.stream(AUDIT_LOG), clock=clock)
         await stack.enter_async_context(auditor.run())
@@ -118,6 +121,7 @@ async def serve(
             workers_mirror,
             auditor=auditor,
             controls=controls,
+            inputs=Inputs(stores.uploads),
             standings=standings,
             clock=clock,
             max_queued=settings.gateway.max_queued,
@@ -140,12 +144,16 @@ async def serve(
                 jobs=jobs,
                 lens=Lens(hub, standings, Obstacles(workers_mirror, controls, clock=clock)),
                 metrics=counters,
-                objects=Objects(storage),
+                objects=stores.objects,
                 process_metrics=metrics,
                 queue_board=queue_board,
                 status_board=status_board,
                 storage_probe=storage_probe,
+                storage_settings=settings.storage,
+                texts=stores.texts,
+                thumbnails=stores.thumbnails,
                 turn=Turn(counters),
+                uploads=stores.uploads,
                 waiters=waiters,
             )
         )

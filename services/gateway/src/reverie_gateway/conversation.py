@@ -8,7 +8,16 @@ from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.moves import read_move
 from reverie_gateway.session import Request, Session
-from reverie_protocol.client_messages import Hello, JobCancel, JobPreview, JobPriority, JobSubmit, Resume
+from reverie_gateway.texts import Texts
+from reverie_protocol.client_messages import (
+    Hello,
+    JobCancel,
+    JobPreview,
+    JobPriority,
+    JobSubmit,
+    Resume,
+    StoragePut,
+)
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.server_messages import (
     HelloOk,
@@ -17,8 +26,10 @@ from reverie_protocol.server_messages import (
     JobPreviewOk,
     JobPriorityOk,
     Resumed,
+    StoragePutOk,
 )
 from reverie_runtime.crash_points import crash_point
+from reverie_storage.port import url_of
 
 log = structlog.get_logger(__name__)
 
@@ -26,10 +37,11 @@ log = structlog.get_logger(__name__)
 class Conversation:
     """One session with access to the jobs.  Requests are carried out one after the other, in their order."""
 
-    def __init__(self, session: Session, *, jobs: Jobs, hub: Hub) -> None:
+    def __init__(self, session: Session, *, jobs: Jobs, hub: Hub, texts: Texts) -> None:
         self._session = session
         self._jobs = jobs
         self._hub = hub
+        self._texts = texts
 
     async def carry_out(self, request: Request) -> None:
         """Do it and answer; whatever goes wrong becomes an `error` message and the socket stays open."""
@@ -54,6 +66,8 @@ class Conversation:
                 await self._move(request)
             case JobPreview():
                 await self._preview(request)
+            case StoragePut():
+                await self._put(request)
             case Hello():
                 await self._hello(request)
             case Resume():
@@ -114,6 +128,10 @@ class Conversation:
         self._session.watch(job.id, enabled=enabled)
         self._session.answer(JobPreviewOk(id=request.id, job_id=job.id, enabled=enabled))
         self._hub.interest_changed()
+
+    async def _put(self, request: StoragePut) -> None:
+        await self._texts.put(request.key, request.payload, owner=self._session.owner)
+        self._session.answer(StoragePutOk(id=request.id, key=request.key, url=url_of(request.key)))
 
     async def _hello(self, request: Hello) -> None:
         session, jobs = self._session, self._jobs

@@ -21,6 +21,7 @@ from reverie_gateway.admission import (
 from reverie_gateway.audit import Auditor
 from reverie_gateway.disowned import Disowned
 from reverie_gateway.identity import Action, Identity, may
+from reverie_gateway.inputs import Inputs
 from reverie_gateway.moves import Move, moved
 from reverie_gateway.reach import reachable, shown
 from reverie_gateway.standings import Standings
@@ -58,6 +59,7 @@ class Jobs:
         *,
         auditor: Auditor,
         controls: ControlMirror,
+        inputs: Inputs,
         standings: Standings,
         clock: Clock,
         max_queued: int,
@@ -69,6 +71,7 @@ class Jobs:
         self._workers = workers
         self._auditor = auditor
         self._controls = controls
+        self._inputs = inputs
         self._standings = standings
         self._clock = clock
         self._max_queued = max_queued
@@ -103,7 +106,11 @@ class Jobs:
         require_room(len(self._mirror.queued) + self._submitting, max_queued=self._max_queued)
 
     async def submit(self, job: Job) -> Submitted:
-        """Make a drafted job durable; `service_unavailable` within `BUS_TIMEOUT_S` while NATS is away."""
+        """Make a drafted job durable; `service_unavailable` within `BUS_TIMEOUT_S` while NATS is away.
+
+        `file_not_found` where it names a picture that is not there for its owner.
+        """
+        job = await self._with_inputs(job)
         self._submitting += 1
         writing = asyncio.ensure_future(self._store.submit(job))
         writing.add_done_callback(_retrieve)
@@ -116,6 +123,20 @@ class Jobs:
             raise
         finally:
             self._submitting -= 1
+
+    async def _with_inputs(self, job: Job) -> Job:
+        """The job with storage keys for references; a repetition may come when its reference has expired."""
+        if self._mirror.get(job.id) is not None:
+            return job
+        try:
+            return await self._inputs.settled(job)
+        except ReverieError as error:
+            if job.idempotency_key is None or error.code is not ErrorCode.FILE_NOT_FOUND:
+                raise
+            async with reachable(self._bus):
+                if await self._store.get(job.id) is None:
+                    raise
+            return job
 
     async def find(self, job_id: str, *, by: Identity) -> Stored:
         """The job as it stands; `job_not_found` also where it is somebody else's."""

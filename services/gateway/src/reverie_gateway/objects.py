@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from litestar.response import Stream
 
+from reverie_gateway.uses import Uses
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_storage.port import Storage, StorageUnavailable, StoredObject
 
@@ -32,12 +33,13 @@ class Span(msgspec.Struct, frozen=True):
 class Objects:
     """Reads of the store, with its failures as errors for clients."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, uses: Uses) -> None:
         self._storage = storage
+        self._uses = uses
 
     async def stat(self, key: str) -> StoredObject:
         """The object's properties; `not_found` or `storage_unavailable`."""
-        async with _available():
+        async with available():
             found = await self._storage.stat(key)
         if found is None:
             raise ReverieError(ErrorCode.NOT_FOUND, "there is no such object")
@@ -48,8 +50,9 @@ class Objects:
     ) -> Stream:
         """An answer with these bytes; `storage_unavailable` if the first of them cannot be read."""
         chunks = self._storage.read(found.key, start=span.start, stop=span.stop)
-        async with _available():
+        async with available():
             first = await anext(chunks, b"")
+        self._uses.note(found)
         return Stream(
             _chain(first, chunks),
             status_code=status_code,
@@ -114,7 +117,8 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 @asynccontextmanager
-async def _available() -> AsyncIterator[None]:
+async def available() -> AsyncIterator[None]:
+    """Turn a store that fails into `storage_unavailable`."""
     try:
         yield
     except StorageUnavailable as error:

@@ -16,7 +16,7 @@ from reverie_protocol.http_bodies import ErrorBody
 
 log = structlog.get_logger(__name__)
 
-_PLACES = ("body", "query", "header")
+_PLACES = ("body", "query", "header", "path")
 #: HTTP errors that the framework itself raises, by status.
 _FRAMEWORK_ERRORS: dict[int, tuple[ErrorCode, str]] = {
     400: (ErrorCode.INVALID_MESSAGE, "the request is malformed"),

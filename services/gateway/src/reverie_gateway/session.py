@@ -20,6 +20,7 @@ from reverie_protocol.client_messages import (
     JobSubmit,
     Ping,
     Resume,
+    StoragePut,
 )
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.parsing import FrameError, parse_client_frame
@@ -31,8 +32,8 @@ MAX_FRAME_CHARS = 1 << 20
 #: Jobs that one socket may watch by name; `hello {previews}` watches all without a limit.
 MAX_WATCHED_JOBS = 1000
 
-Request = Authenticate | Hello | Resume | JobSubmit | JobCancel | JobPriority | JobPreview
-REQUESTS = (Authenticate, Hello, Resume, JobSubmit, JobCancel, JobPriority, JobPreview)
+Request = Authenticate | Hello | Resume | JobSubmit | JobCancel | JobPriority | JobPreview | StoragePut
+REQUESTS = (Authenticate, Hello, Resume, JobSubmit, JobCancel, JobPriority, JobPreview, StoragePut)
 
 
 class Session:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from reverie_gateway.origin import is_loopback_name
 from reverie_runtime.settings import DrainSettings, LogSettings, NatsSettings
+from reverie_storage.settings import StorageSettings
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,12 +77,6 @@ class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def has_key(self) -> bool:
         """Whether tokens are asked for."""
         return self.key is not None or self.public_key is not None
-
-
-class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where outputs are."""
-
-    path: Annotated[str, Meta(min_length=1, description="Folder that all services share")] = "data/storage"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

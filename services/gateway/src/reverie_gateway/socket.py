@@ -20,6 +20,7 @@ from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
 from reverie_gateway.status import BACKENDS_KEY, StatusBoard
+from reverie_gateway.texts import Texts
 from reverie_gateway.wire import wire_of
 from reverie_gateway.writer import Turn, Writer
 from reverie_protocol.client_messages import Authenticate
@@ -41,6 +42,7 @@ async def converse(
     gatekeeper: NamedDependency[Gatekeeper],
     status_board: NamedDependency[StatusBoard],
     metrics: NamedDependency[GatewayMetrics],
+    texts: NamedDependency[Texts],
     turn: NamedDependency[Turn],
 ) -> None:
     """Serve one socket until either side ends it."""
@@ -62,7 +64,7 @@ async def converse(
             hub.join(session)
             opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, hub.open, session)
             try:
-                await _read(frames, session, Conversation(session, jobs=jobs, hub=hub), entrance)
+                await _read(frames, session, Conversation(session, jobs=jobs, hub=hub, texts=texts), entrance)
             finally:
                 opening.cancel()
                 hub.leave(session)

@@ -21,6 +21,9 @@ HTTP_BODIES: Final[Structs] = (
     http_bodies.JobPage,
     http_bodies.JobPatch,
     http_bodies.QueueView,
+    http_bodies.UploadAccepted,
+    http_bodies.TextToStore,
+    http_bodies.TextStored,
     http_bodies.ErrorBody,
     controls.QueueControlPatch,
 )
@@ -70,5 +73,5 @@ def _collect(info: inspect.Type, found: dict[str, inspect.StructType | inspect.E
 
 def accepted_names() -> frozenset[str]:
     """Names of the structs that clients send, and of what these hold."""
-    bodies = (http_bodies.JobPatch, controls.QueueControlPatch)
+    bodies = (http_bodies.JobPatch, http_bodies.TextToStore, controls.QueueControlPatch)
     return frozenset(reachable((*CLIENT_MESSAGES.values(), *bodies)))

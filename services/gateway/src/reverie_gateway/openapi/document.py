@@ -70,13 +70,16 @@ def _operation(endpoint: Endpoint) -> Document:
         "parameters": [_parameter(parameter) for parameter in endpoint.parameters],
         "responses": responses,
     }
-    if not closed:
-        operation["security"] = []
+    if not closed or endpoint.token_optional:
+        operation["security"] = [{}, {"bearer": []}] if closed else []
     if endpoint.description:
         operation["description"] = endpoint.description
     if endpoint.body is not None:
         schema = {"$ref": _PREFIX + endpoint.body}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if endpoint.form is not None:
+        content = {"multipart/form-data": {"schema": endpoint.form}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 

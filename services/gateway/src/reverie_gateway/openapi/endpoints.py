@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from reverie_protocol.errors import ErrorCode
+from reverie_storage.pictures import THUMBNAIL_SIDES
 
 Schema = dict[str, Any]
 
@@ -58,7 +59,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One method on one path."""
+    """One method on one path; `body` is JSON, `form` the schema of a multipart/form-data body.
+
+    With `token_optional` some of what lies below the path is open to everybody.
+    """
 
     method: str
     path: str
@@ -68,6 +72,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: str | None = None
+    form: Schema | None = None
+    token_optional: bool = False
     answers: tuple[Answer, ...]
     errors: tuple[ErrorCode, ...] = ()
 
@@ -80,7 +86,21 @@ _IDEMPOTENCY = Parameter(
     {"type": "string", "minLength": 1, "maxLength": 200},
 )
 _JOB = Parameter("job_id", "path", "the job", _JOB_ID)
-_KEY = Parameter("key", "path", "key of a stored object, as `outputs[].key` names it")
+_KEY = Parameter(
+    "key", "path", "key of a stored object, as `outputs[].key` names it; or the name of a text of yours"
+)
+_NAME = Parameter(
+    "key", "path", "name of the text", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9:._-]{0,199}$"}
+)
+_UPLOAD = (
+    ErrorCode.INVALID_UPLOAD,
+    ErrorCode.INVALID_FIELD,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.RATE_LIMITED,
+    ErrorCode.FORBIDDEN,
+    ErrorCode.STORAGE_UNAVAILABLE,
+)
 _SUPER_RESOLUTION = "; with `superres` only"
 _PICTURE_HEADERS = (
     Header("X-Seed", "seed that was used", _INTEGER),
@@ -291,8 +311,17 @@ ENDPOINTS: Final = (
             operation_id=f"{verb}Object",
             tag="Storage",
             summary=summary,
+            description="A picture is open to whoever knows its key and may be cached for ever; a text is its "
+            "owner's, and gone after 300 seconds.",
+            token_optional=True,
             parameters=(
                 _KEY,
+                Parameter(
+                    "thumbnail",
+                    "query",
+                    "a WebP whose longer side has at most so many pixels, in place of a picture",
+                    {"type": "integer", "enum": list(THUMBNAIL_SIDES)},
+                ),
                 Parameter("If-None-Match", "header", "answer 304 if the object still has this ETag"),
                 Parameter("Range", "header", "one range of bytes; several are answered with the whole"),
                 Parameter("If-Range", "header", "honour Range only while the object has this ETag"),
@@ -307,12 +336,48 @@ ENDPOINTS: Final = (
                 ),
                 Answer(304, "the object is what you have", {}, _OBJECT_HEADERS),
             ),
-            errors=(ErrorCode.NOT_FOUND, ErrorCode.RANGE_NOT_SATISFIABLE, ErrorCode.STORAGE_UNAVAILABLE),
+            errors=(
+                ErrorCode.NOT_FOUND,
+                ErrorCode.INVALID_FIELD,
+                ErrorCode.RANGE_NOT_SATISFIABLE,
+                ErrorCode.RATE_LIMITED,
+                ErrorCode.STORAGE_UNAVAILABLE,
+            ),
         )
         for method, verb, summary, content in (
             ("get", "read", "A stored object", _OBJECT),
             ("head", "describe", "Its headers alone", {}),
         )
+    ),
+    Endpoint(
+        method="put",
+        path="/storage/{key}",
+        operation_id="putText",
+        tag="Storage",
+        summary="Keep a small text for 300 seconds",
+        description="In place of what the name stood for. Names are each owner's own: others neither see nor "
+        "replace it. Unknown fields are ignored.",
+        parameters=(_NAME,),
+        body="TextToStore",
+        answers=(Answer(200, "it is kept", {"application/json": "TextStored"}),),
+        errors=(*_BODY, ErrorCode.STORAGE_UNAVAILABLE),
+    ),
+    Endpoint(
+        method="post",
+        path="/v1/upload",
+        operation_id="upload",
+        tag="Storage",
+        summary="Send a picture for later jobs",
+        description="PNG, JPEG or WebP, by its content and not by its name. The reference is yours for 300 seconds "
+        "and may be used several times, in `fileRef`, `initImage`, `maskImage` and `inputImage`, with or without "
+        "`fileRef:` before it; a job that names it keeps the picture for as long as it needs it.",
+        form={
+            "type": "object",
+            "required": ["file"],
+            "properties": {"file": {"type": "string", "format": "binary"}},
+        },
+        answers=(Answer(200, "the reference", {"application/json": "UploadAccepted"}),),
+        errors=_UPLOAD,
     ),
     Endpoint(
         method="get",
@@ -340,6 +405,63 @@ ENDPOINTS: Final = (
         ),
         answers=(Answer(200, "events until either side ends", {"text/event-stream": {"type": "string"}}),),
         errors=(ErrorCode.INVALID_FIELD,),
+    ),
+    Endpoint(
+        method="get",
+        path="/api/models/status",
+        operation_id="readModelsStatus",
+        tag="Models",
+        summary="The current mode, how many jobs wait, and the memory",
+        answers=(Answer(200, "the state", {"application/json": "ModelsStatus"}),),
+    ),
+    Endpoint(
+        method="get",
+        path="/api/modes",
+        operation_id="readModes",
+        tag="Models",
+        summary="Every mode with its defaults",
+        answers=(Answer(200, "the modes", {"application/json": "ModesView"}),),
+    ),
+    Endpoint(
+        method="post",
+        path="/api/modes/switch",
+        operation_id="switchMode",
+        tag="Models",
+        summary="Change the mode of jobs that name none",
+        description="A job of the lane `urgent` on each worker that has the mode. For administrators.",
+        body="ModeSwitch",
+        answers=(Answer(200, "it is so already, or queued", {"application/json": "ModeSwitched"}),),
+        errors=(*_BODY, *_STORE, ErrorCode.MODE_NOT_FOUND, ErrorCode.MODEL_LOAD_FAILED, ErrorCode.DRAINING),
+    ),
+    Endpoint(
+        method="post",
+        path="/api/modes/reload",
+        operation_id="reloadModes",
+        tag="Models",
+        summary="Read every worker's modes.yml again",
+        description="A broken file changes nothing. For administrators.",
+        answers=(Answer(200, "the modes there are now", {"application/json": "ModesReread"}),),
+        errors=(*_STORE, ErrorCode.INVALID_MODES, ErrorCode.NO_WORKER, ErrorCode.FORBIDDEN),
+    ),
+    Endpoint(
+        method="get",
+        path="/api/vram",
+        operation_id="readVram",
+        tag="Models",
+        summary="Accelerator memory, and the models in it",
+        answers=(Answer(200, "the memory", {"application/json": "VramView"}),),
+    ),
+    *(
+        Endpoint(
+            method="post",
+            path=f"/api/models/{name}",
+            operation_id=f"{name}Model",
+            tag="Models",
+            summary="Not there: models come and go with the modes that jobs ask for",
+            answers=(),
+            errors=(ErrorCode.NOT_IMPLEMENTED, ErrorCode.FORBIDDEN),
+        )
+        for name in ("load", "unload")
     ),
     Endpoint(
         method="get",

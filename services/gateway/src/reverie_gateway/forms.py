@@ -1,0 +1,165 @@
+"""Reading `multipart/form-data` as it arrives: small fields into memory, one file onto the disk, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+from multipart import (  # type: ignore[import-untyped]  # it has no type information
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from reverie_gateway.identity import HttpRequest
+from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
+
+#: Largest value of a field that is no file, in bytes.
+MAX_FIELD_BYTES: Final = 256 * 1024
+MAX_FIELDS: Final = 32
+#: Bytes that are written to the disk at once, away from the event loop.
+_WRITE_BYTES: Final = 1 << 20
+_MIB: Final = 1 << 20
+
+
+class Form(msgspec.Struct, frozen=True):
+    """What a form held; the file is there for as long as the form's context."""
+
+    fields: dict[str, str]
+    file: Path
+
+
+@asynccontextmanager
+async def received_form(
+    request: HttpRequest,
+    *,
+    max_file_bytes: int,
+    file_field: str = "file",
+    fields: Collection[str] = (),
+) -> AsyncIterator[Form]:
+    """The form in a request's body: a file of at least one byte, and those of `fields` that were sent.
+
+    Fields of other names are skipped.  `unsupported_media_type`, `payload_too_large`, `invalid_upload` (empty or
+    malformed), `invalid_field` (no file).
+    """
+    parser = _parser(request)
+    declared = request.headers.get("content-length", "")
+    # What the file may not be beyond, the form around it included.
+    limit = max_file_bytes + (1 + len(fields)) * MAX_FIELD_BYTES
+    if declared.isdigit() and int(declared[:18]) > limit:
+        raise _too_large(max_file_bytes)
+    with tempfile.TemporaryDirectory(prefix="reverie-upload-") as folder:
+        path = Path(folder) / "file"
+        with path.open("wb") as file:
+            reader = _Reader(file, max_file_bytes, file_field, fields)
+            await _read(request, parser, reader)
+        if not reader.has_file:
+            message = f"the form has no file in its field {file_field!r}"
+            raise ReverieError(
+                ErrorCode.INVALID_FIELD,
+                message,
+                fields=[FieldError(("body", file_field), "is required", "missing")],
+            )
+        if not reader.file_bytes:
+            raise ReverieError(ErrorCode.INVALID_UPLOAD, "the file is empty")
+        yield Form(reader.texts(), path)
+
+
+class _Reader:
+    """Where the parts of a form go."""
+
+    def __init__(self, file: BinaryIO, max_file_bytes: int, file_field: str, fields: Collection[str]) -> None:
+        self.has_file = False
+        self.file_bytes = 0
+        self._file = file
+        self._max_file_bytes = max_file_bytes
+        self._file_field = file_field
+        self._wanted = fields
+        self._field: str | None = None
+        self._values: dict[str, bytearray] = {}
+        self._unwritten = bytearray()
+        self._in_file = False
+
+    def begin(self, part: MultipartSegment) -> None:
+        """A part's headers."""
+        self._in_file = part.name == self._file_field and not self.has_file
+        self.has_file = self.has_file or self._in_file
+        self._field = part.name if part.name in self._wanted else None
+        if self._field is not None:
+            self._values[self._field] = bytearray()
+
+    def add(self, content: bytes | bytearray) -> None:
+        """Some of a part's content."""
+        if self._in_file:
+            self.file_bytes += len(content)
+            if self.file_bytes > self._max_file_bytes:
+                raise _too_large(self._max_file_bytes)
+            self._unwritten += content
+        elif self._field is not None:
+            value = self._values[self._field]
+            value += content
+            if len(value) > MAX_FIELD_BYTES:
+                raise ReverieError(
+                    ErrorCode.PAYLOAD_TOO_LARGE, f"{self._field} has more than {MAX_FIELD_BYTES} bytes"
+                )
+
+    async def flush(self, *, everything: bool = False) -> None:
+        """Write what has come together."""
+        if len(self._unwritten) >= (1 if everything else _WRITE_BYTES):
+            content, self._unwritten = self._unwritten, bytearray()
+            await asyncio.to_thread(self._file.write, content)
+
+    def texts(self) -> dict[str, str]:
+        """The fields; `invalid_upload` for what is no text."""
+        try:
+            return {name: value.decode() for name, value in self._values.items()}
+        except UnicodeDecodeError:
+            raise ReverieError(ErrorCode.INVALID_UPLOAD, "a field of the form is not UTF-8") from None
+
+
+async def _read(request: HttpRequest, parser: PushMultipartParser, reader: _Reader) -> None:
+    try:
+        async for chunk in request.stream():
+            for event in parser.parse(chunk) if chunk else ():
+                if isinstance(event, MultipartSegment):
+                    reader.begin(event)
+                elif event is not None:
+                    reader.add(event)
+            await reader.flush()
+        parser.close()
+    except ParserLimitReached:
+        raise ReverieError(ErrorCode.INVALID_UPLOAD, "the form has too many parts or headers") from None
+    except MultipartError:
+        raise ReverieError(ErrorCode.INVALID_UPLOAD, "the body is no complete multipart/form-data") from None
+    await reader.flush(everything=True)
+
+
+def _parser(request: HttpRequest) -> PushMultipartParser:
+    media_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if media_type != "multipart/form-data":
+        raise ReverieError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the file as multipart/form-data")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise ReverieError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"bodies with Content-Encoding {coding[:40]} are not read"
+        )
+    try:
+        return PushMultipartParser(options.get("boundary", ""), max_segment_count=MAX_FIELDS, strict=False)
+    except (MultipartError, UnicodeError):
+        raise ReverieError(
+            ErrorCode.INVALID_UPLOAD, "the multipart/form-data has no usable boundary"
+        ) from None
+
+
+def _too_large(max_file_bytes: int) -> ReverieError:
+    return ReverieError(
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        f"the file has more than {max_file_bytes / _MIB:g} MiB, which is the limit",
+    )
