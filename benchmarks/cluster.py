@@ -11,7 +11,7 @@ import contextlib
 import json
 import random
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,18 @@ async def submit(http: httpx.AsyncClient, url: str, number: int, *, steps: int =
     return str(answer.json()["jobId"])
 
 
-def figure(name: str, seconds: Sequence[float], *, targets: dict[str, float], **more: Any) -> None:
-    """Print one JSON line: percentiles of seconds, and whether each target (`p50`, `p99`, `max`) is met."""
+def figure(
+    name: str,
+    seconds: Sequence[float],
+    *,
+    targets: dict[str, float],
+    flaws: Mapping[str, int] | None = None,
+    **more: Any,
+) -> None:
+    """Print one JSON line: percentiles of seconds, and whether each target (`p50`, `p99`, `max`) is met.
+
+    `flaws` are counts that all must be 0.
+    """
     values = list(seconds)
     measured = {
         "p50": round(percentile(values, 0.5), 3),
@@ -85,7 +95,9 @@ def figure(name: str, seconds: Sequence[float], *, targets: dict[str, float], **
         "count": len(values),
         **{f"{key}_s": value for key, value in measured.items()},
         "targets_s": targets,
-        "met": all(measured[key] <= limit for key, limit in targets.items()),
+        "met": all(measured[key] <= limit for key, limit in targets.items())
+        and not any((flaws or {}).values()),
+        **(flaws or {}),
         **more,
     }
     print(json.dumps(row, ensure_ascii=False), flush=True)

@@ -145,7 +145,7 @@ async def at_random(reconnects: int, clients: int, seed: int) -> None:
         await end(tasks)
         found = await verdict(cluster, listeners)
     seconds = [value for values in took for value in values[1:]]
-    figure("forced reconnect with random absence → caught up", seconds, targets={}, seed=seed, **found)
+    figure("forced reconnect with random absence → caught up", seconds, targets={}, seed=seed, flaws=found)
 
 
 async def in_a_storm(clients: int, rounds: int, seed: int) -> None:
@@ -168,7 +168,7 @@ async def in_a_storm(clients: int, rounds: int, seed: int) -> None:
         await end(tasks)
         found = await verdict(cluster, listeners)
     name = f"{clients} clients reconnect at once → caught up"
-    figure(name, took, targets={"max": 5.0}, seed=seed, rounds=rounds, **found)
+    figure(name, took, targets={"max": 5.0}, seed=seed, rounds=rounds, flaws=found)
 
 
 async def after_a_kill(clients: int, rounds: int, seed: int) -> None:
@@ -198,7 +198,7 @@ async def after_a_kill(clients: int, rounds: int, seed: int) -> None:
         await end(tasks)
         found = await verdict(cluster, listeners)
     name = f"gateway killed under {clients} sockets → each has the exact state on another"
-    figure(name, took, targets={"p99": 2.0}, seed=seed, rounds=rounds, **found)
+    figure(name, took, targets={"p99": 2.0}, seed=seed, rounds=rounds, flaws=found)
 
 
 def main() -> None:

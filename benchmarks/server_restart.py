@@ -130,7 +130,7 @@ async def kill_often(kills: int, seed: int) -> None:
         [write for write, _ in rows],
         targets={"p99": 0.2},
         seed=seed,
-        services_that_died=not unbroken,
+        flaws={"services_died": int(not unbroken)},
     )
     figure(
         "nats-server's port open → all services live, mirrors right",
@@ -174,13 +174,15 @@ async def stay_away(seconds: float, seed: int) -> None:
                 targets={"max": REFUSAL_S},
                 seed=seed,
                 away_s=seconds,
-                all_503_with_retry_after=set(answers) == {(503, True)},
-                no_service_died=uninterrupted(cluster),
-                running_jobs_committed_by_their_attempt=sum(
-                    after.attempt == before.attempt and after.worker == before.worker
-                    for before, after in zip(ran, done, strict=True)
-                ),
-                of=len(jobs),
+                flaws={
+                    "answers_other_than_503_with_retry_after": sum(each != (503, True) for each in answers),
+                    "services_died": int(not uninterrupted(cluster)),
+                    "running_jobs_not_committed_by_their_attempt": sum(
+                        (after.attempt, after.worker) != (before.attempt, before.worker)
+                        for before, after in zip(ran, done, strict=True)
+                    ),
+                },
+                jobs_that_ran=len(jobs),
             )
 
 
