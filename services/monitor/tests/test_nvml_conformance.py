@@ -5,6 +5,7 @@ The driver's own run is marked `gpu`: `pytest -m gpu services/monitor`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,13 @@ def test_two_readings_agree_on_what_does_not_change(nvml: Nvml) -> None:
         (gpu.uuid, gpu.name, gpu.total_gb) for gpu in second.gpus
     ]
     assert total_vram(first.gpus).total_gb > 0
+
+
+@pytest.mark.parametrize("call", [name for name in vars(Nvml) if name.startswith("nvml")])
+def test_the_binding_has_each_call_of_the_port_with_its_arguments(call: str) -> None:
+    asked = list(inspect.signature(getattr(Nvml, call)).parameters)[1:]
+    function = inspect.unwrap(getattr(pynvml, call))
+    inspect.signature(function).bind(*asked)
 
 
 def test_without_a_driver_the_library_is_not_found_and_that_is_no_gpu() -> None:
