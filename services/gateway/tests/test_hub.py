@@ -7,13 +7,16 @@ import json
 import msgspec
 import pytest
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.frame import payload_of
 from reverie_gateway.hub import Hub
 from reverie_gateway.identity import Identity
+from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
+from reverie_gateway.writer import Turn
 from reverie_jobs.mirror import JobMirror
 from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Phase, Progress
 from reverie_protocol.subjects import job_preview, job_progress
@@ -38,7 +41,9 @@ class Bench:
     def __init__(self) -> None:
         self.mirror = JobMirror()
         self.asked: list[str] = []
-        self.hub = Hub(self.mirror, EventLog(retention_s=60), on_watch=self.asked.append, clock=SystemClock())
+        turn = Turn(GatewayMetrics(CollectorRegistry()))
+        log = EventLog(retention_s=60)
+        self.hub = Hub(self.mirror, log, turn, on_watch=self.asked.append, clock=SystemClock())
         self.revision = 0
 
     def commit(self, job: Job | None, key: str = "a") -> None:

@@ -77,7 +77,10 @@ async def serve(
         jobs_mirror, workers_mirror = JobMirror(), WorkerMirror()
         watches = Watches(bus, clock=clock)
         retention_s = settings.gateway.retention_h * 3600
-        hub = Hub(jobs_mirror, EventLog(retention_s=retention_s), on_watch=watches.begin, clock=clock)
+        counters = GatewayMetrics(metrics.registry)
+        turn = Turn(counters)
+        event_log = EventLog(retention_s=retention_s)
+        hub = Hub(jobs_mirror, event_log, turn, on_watch=watches.begin, clock=clock)
         await stack.enter_async_context(follow(jobs_mirror, store_bucket, history=True))
         await stack.enter_async_context(follow(workers_mirror, await bus.bucket(WORKERS)))
 
@@ -129,7 +132,6 @@ async def serve(
         )
         stack.push_async_callback(jobs.close)
         waiters = Waiters(jobs_mirror)
-        counters = GatewayMetrics(metrics.registry)
         counters.observe("jobs_queued", "Jobs that wait", lambda: len(jobs_mirror.waiting))
         counters.observe("jobs_running", "Jobs that run", lambda: len(jobs_mirror.running))
         counters.observe("generate_waits", "POST /generate requests that wait", lambda: len(waiters))
@@ -152,7 +154,7 @@ async def serve(
                 storage_settings=settings.storage,
                 texts=stores.texts,
                 thumbnails=stores.thumbnails,
-                turn=Turn(counters),
+                turn=turn,
                 uploads=stores.uploads,
                 waiters=waiters,
             )

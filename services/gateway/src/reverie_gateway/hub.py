@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 import msgspec
 import structlog
 
+from reverie_gateway.audience import Audience
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.events import Event, change_event, progress_event, state_event
 from reverie_gateway.frame import binary_frame
 from reverie_gateway.session import Session
+from reverie_gateway.writer import Turn
 from reverie_jobs.mirror import Change, JobMirror
 from reverie_protocol.jobs import Job, JobState, Progress
 from reverie_runtime.bus.port import Message
@@ -39,14 +41,15 @@ class Hub:
     """
 
     def __init__(
-        self, jobs: JobMirror, log: EventLog, *, on_watch: Callable[[str], None], clock: Clock
+        self, jobs: JobMirror, log: EventLog, turn: Turn, *, on_watch: Callable[[str], None], clock: Clock
     ) -> None:
         self._jobs = jobs
         self._log = log
         self._on_watch = on_watch
         self._clock = clock
         self._epoch = ""
-        self._sessions: dict[str, dict[Session, None]] = {}
+        self._turn = turn
+        self._audiences: dict[str, Audience] = {}
         self._administrators: dict[Session, None] = {}
         self._progress: dict[str, Progress] = {}
         self._progress_decoder = msgspec.json.Decoder(Progress)
@@ -54,26 +57,32 @@ class Hub:
 
     def __iter__(self) -> Iterator[Session]:
         """Every session."""
-        return (session for sessions in self._sessions.values() for session in sessions)
+        return (session for audience in self._audiences.values() for session in tuple(audience))
 
     def __len__(self) -> int:
-        return sum(map(len, self._sessions.values()))
+        return sum(map(len, self._audiences.values()))
 
-    def join(self, session: Session) -> None:
+    def join(self, session: Session) -> Audience:
         """Tell a new session of its owner's running and next waiting jobs, then keep it informed."""
         if not session.waiting:
             self.recount(session)
-        self._sessions.setdefault(session.owner, {})[session] = None
+        audience = self._audiences.get(session.owner)
+        if audience is None:
+            audience = self._audiences[session.owner] = Audience(self._turn)
+        audience.join(session)
         if session.identity.admin:
             self._administrators[session] = None
 
+        return audience
+
     def leave(self, session: Session) -> None:
         """Stop informing a session; idempotent."""
-        sessions = self._sessions.get(session.owner, {})
-        sessions.pop(session, None)
         self._administrators.pop(session, None)
-        if not sessions:
-            self._sessions.pop(session.owner, None)
+        audience = self._audiences.get(session.owner)
+        if audience is not None:
+            audience.leave(session)
+            if not audience:
+                del self._audiences[session.owner]
 
     def open(self, session: Session) -> None:
         """A session whose client does not resume is told the current state; idempotent."""
@@ -220,7 +229,7 @@ class Hub:
 
     def _preview_audience(self, job: Job) -> Iterator[Session]:
         """The owner's sessions that want this job's previews, and others that may and asked for this very job."""
-        for session in self._sessions.get(job.owner, ()):
+        for session in tuple(self._audiences.get(job.owner, ())):
             if session.wants_previews(job.id):
                 yield session
         for session in self._administrators:
@@ -228,5 +237,6 @@ class Hub:
                 yield session
 
     def _broadcast(self, event: Event) -> None:
-        for session in self._sessions.get(event.owner, ()):
-            session.deliver(event)
+        audience = self._audiences.get(event.owner)
+        if audience is not None:
+            audience.deliver(event)

@@ -16,7 +16,7 @@ from typing import Final
 from reverie_protocol.errors import CLOSE_SLOW_CLIENT, CloseCode
 
 #: Bytes of unsent messages beyond which a client counts as too slow, and what each costs beside its own bytes.
-MAX_BYTES: Final = 640 << 10
+MAX_BYTES: Final = 512 << 10
 SLOT_BYTES: Final = 100
 #: Bytes of unsent latest frames; beyond it the oldest is dropped.
 MAX_LATEST_BYTES: Final = 128 << 10
@@ -29,7 +29,7 @@ CHUNK_BYTES: Final = 64 << 10
 class Outbox:
     """Frames of one client in the order they go out.
 
-    `on_ready` is called when there is something to take after nothing was, and when it is to be closed; `on_full`
+    `on_ready` is called before there is something to take after nothing was, and when it is to be closed; `on_full`
     when the bound of messages is reached, to take some at once if the client can have them.
     """
 
@@ -75,6 +75,8 @@ class Outbox:
         """A message that must arrive.  Overflow closes the client with `CLOSE_SLOW_CLIENT`."""
         if self._closing is not None:
             return
+        if not self._told:
+            self.wake()
         size = len(frame) + SLOT_BYTES
         if self._message_bytes + size > self._max_bytes and not self._makes_room(size):
             self._overflow()
@@ -82,24 +84,23 @@ class Outbox:
         self._number = number = self._number + 1
         self._texts[number] = frame
         self._message_bytes += size
-        if not self._told:
-            self._told = True
-            self.on_ready()
 
     def replay(self, frames: Iterable[bytes]) -> None:
         """Messages that the event log holds in any case: however many, they cost this client next to nothing."""
         waiting = deque(frames)
         if self._closing is not None or not waiting:
             return
+        self.wake()
         self._number += 1
         self._texts[self._number] = b""
         self._replays[self._number] = waiting
-        self._tell()
 
     def put_latest(self, key: str, frame: bytes) -> None:
         """A frame that replaces an unsent one of the same key, and goes behind all that waits."""
         if self._closing is not None:
             return
+        if not self._told:
+            self.wake()
         texts = self._texts
         earlier = texts.pop(key, None)
         size = len(frame) + SLOT_BYTES
@@ -109,9 +110,6 @@ class Outbox:
         self._latest_bytes += size
         while self._latest_bytes > MAX_LATEST_BYTES and self._drop_oldest_before(key):
             pass
-        if not self._told:
-            self._told = True
-            self.on_ready()
 
     def drop_latest(self, key: str) -> None:
         """Forget an unsent latest frame: it has become untrue."""
@@ -123,16 +121,22 @@ class Outbox:
         """A picture of a job in the making; replaces an unsent one of the same job."""
         if self._closing is not None:
             return
+        self.wake()
         self.drop_preview(job_id)
         self._preview_bytes += len(frame)
         while self._previews and self._preview_bytes > MAX_PREVIEW_BYTES:
             self.drop_preview(next(iter(self._previews)))
         self._previews[job_id] = frame
-        self._tell()
 
     def drop_preview(self, job_id: str) -> None:
         """Forget an unsent preview."""
         self._preview_bytes -= len(self._previews.pop(job_id, b""))
+
+    def wake(self) -> None:
+        """Say that there is going to be something to take."""
+        if not self._told:
+            self._told = True
+            self.on_ready()
 
     def close(self, code: CloseCode) -> None:
         """Take nothing more; what waits is still sent, then the client is closed with `code`."""
@@ -142,11 +146,14 @@ class Outbox:
 
     def take(self) -> list[bytes]:
         """The next messages and latest frames, about `CHUNK_BYTES` of them; empty where none waits."""
-        texts = self._texts
         if self._replays or self._message_bytes + self._latest_bytes > CHUNK_BYTES:
             return self._take_some()
-        frames = list(texts.values())
-        texts.clear()
+        return self.take_all()
+
+    def take_all(self) -> list[bytes]:
+        """All messages and latest frames, where there was no replay."""
+        frames = list(self._texts.values())
+        self._texts.clear()
         self._message_bytes = self._latest_bytes = 0
         self._told = False
         return frames
@@ -202,12 +209,8 @@ class Outbox:
     def _makes_room(self, size: int) -> bool:
         """Whether the client takes enough at once; a frame larger than the bound may wait alone."""
         self.on_full()
+        self.wake()
         return not self._message_bytes or self._message_bytes + size <= self._max_bytes
-
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            self.on_ready()
 
     def _overflow(self) -> None:
         self.clear()

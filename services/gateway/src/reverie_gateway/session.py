@@ -101,11 +101,17 @@ class Session:
                 self._end(event.job_id)
         self.outbox.replay(event.frame for event in missed)
 
+    @property
+    def plain(self) -> bool:
+        """Whether all that this session does with an event is to pass it on."""
+        return self._early is None and not self._unacknowledged and not self._watched
+
     def hold(self, job_id: str) -> None:
         """Keep events back until `release`: this job's `job:ack` has to go first.
 
         All events, not only this job's: they go out in the order of their revisions, or a cursor would skip some.
         """
+        self.outbox.wake()
         self._unacknowledged.add(job_id)
 
     def release(self, job_id: str) -> None:
@@ -129,12 +135,9 @@ class Session:
         if self._unacknowledged:
             self._held.append(event)
             return
-        if event.delivery is Delivery.PROGRESS:
-            self.outbox.put_latest(event.job_id, event.frame)
-            return
         if event.delivery is Delivery.FINAL:
             self._end(event.job_id)
-        self.outbox.put(event.frame)
+        put_event(event, self.outbox)
 
     def deliver_preview(self, job_id: str, frame: bytes) -> None:
         """One preview frame, if this socket asked for it."""
@@ -171,6 +174,16 @@ class Session:
         self.outbox.drop_latest(job_id)
         self.outbox.drop_preview(job_id)
         self._watched.discard(job_id)
+
+
+def put_event(event: Event, outbox: Outbox) -> None:
+    """Put an event where it belongs among what waits."""
+    if event.delivery is Delivery.PROGRESS:
+        outbox.put_latest(event.job_id, event.frame)
+        return
+    if event.delivery is Delivery.FINAL:
+        outbox.drop_latest(event.job_id)
+    outbox.put(event.frame)
 
 
 def parse_frame(frame: str | bytes) -> ClientMessage:

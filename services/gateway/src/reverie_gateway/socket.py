@@ -61,7 +61,7 @@ async def converse(
             session.deliver_status(encode(status_board.message(identity)))
             session.outbox.put_latest(BACKENDS_KEY, encode(status_board.backends()))
             session.expect_resume()
-            hub.join(session)
+            writer.follow(session, hub.join(session))
             opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, hub.open, session)
             try:
                 await _read(frames, session, Conversation(session, jobs=jobs, hub=hub, texts=texts), entrance)
