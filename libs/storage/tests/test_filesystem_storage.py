@@ -10,33 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from reverie_storage.filesystem import FilesystemStorage
-from reverie_storage.port import StorageUnavailable, content_key, content_type_of
+from reverie_storage.port import StorageUnavailable, content_key
 
 
 async def read_all(storage: FilesystemStorage, key: str, start: int, stop: int) -> bytes:
     return b"".join([chunk async for chunk in storage.read(key, start=start, stop=stop)])
-
-
-async def test_what_was_put_is_read_back_with_its_type_and_size(tmp_path: Path) -> None:
-    storage = FilesystemStorage(tmp_path)
-    key = await storage.put(b"picture", content_type="image/png")
-    stored = await storage.stat(key)
-    assert stored is not None
-    assert (stored.size_bytes, stored.content_type) == (7, "image/png")
-    assert await read_all(storage, key, 0, 7) == b"picture"
-    assert await read_all(storage, key, 2, 4) == b"ct"
-
-
-async def test_the_same_content_has_the_same_key_and_another_content_another(tmp_path: Path) -> None:
-    storage = FilesystemStorage(tmp_path)
-    first = await storage.put(b"a", content_type="image/png")
-    assert await storage.put(b"a", content_type="image/png") == first
-    assert await storage.put(b"b", content_type="image/png") != first
-    assert await storage.put(b"a", content_type="image/jpeg") != first
 
 
 async def test_concurrent_puts_of_one_content_leave_one_file_and_no_temporary(tmp_path: Path) -> None:
@@ -54,11 +34,6 @@ async def test_a_file_cut_short_by_a_crash_is_written_again(tmp_path: Path) -> N
     (tmp_path / key[:2] / key).write_bytes(b"wh")
     await storage.put(b"whole", content_type="image/png")
     assert await read_all(storage, key, 0, 5) == b"whole"
-
-
-@given(st.text(max_size=120))
-def test_no_key_but_a_content_address_names_anything(key: str) -> None:
-    assert content_type_of(key) is None
 
 
 @pytest.mark.parametrize(
