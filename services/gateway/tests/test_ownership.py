@@ -264,3 +264,13 @@ async def test_the_pushed_queue_shows_everybody_his_own_ids_and_administrators_a
         assert seen == [{ids[0]}, {ids[1]}, set(), set(ids)]
         for job_id in ids:
             await gateway.http.delete(f"/v1/jobs/{job_id}", headers=ADMIN)
+
+
+@pytest.mark.parametrize("path", ["/api/modes/switch", "/api/modes/reload"])
+async def test_only_administrators_change_modes_and_everybody_sees_them(gateway, worker, path):
+    body = {"mode": "tiny"}
+    refused = await gateway.http.post(path, json=body, headers=MINE)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert (await gateway.http.post(path, json=body)).status_code == 401
+    assert (await gateway.http.post(path, json=body, headers=ADMIN)).status_code in (200, 400)
+    assert "tiny" in (await gateway.http.get("/api/modes", headers=MINE)).json()["modes"]

@@ -26,6 +26,7 @@ class ErrorCode(StrEnum):
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     INVALID_UPLOAD = "invalid_upload"
+    INVALID_MODES = "invalid_modes"
     # The request names something that is not there, or not allowed.
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -89,6 +90,9 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
     ),
     ErrorCode.INVALID_UPLOAD: ErrorTraits(
         400, False, "The uploaded file is empty, or the form around it is malformed."
+    ),
+    ErrorCode.INVALID_MODES: ErrorTraits(
+        400, False, "A worker's modes.yml is broken; what it offered before stays."
     ),
     ErrorCode.NOT_FOUND: ErrorTraits(404, False, "There is no such path or key."),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorTraits(405, False, "The path exists, but not with this HTTP method."),

@@ -15,6 +15,7 @@ from reverie_gateway.gates import Gates
 from reverie_gateway.http_events import stream_events
 from reverie_gateway.http_generate import generate
 from reverie_gateway.http_jobs import JobsController
+from reverie_gateway.http_models import ModelsController
 from reverie_gateway.http_page import read_page
 from reverie_gateway.http_queue import QueueController
 from reverie_gateway.http_storage import StorageController
@@ -29,6 +30,7 @@ from reverie_gateway.http_uploads import upload
 from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
+from reverie_gateway.model_desk import ModelDesk
 from reverie_gateway.objects import Objects
 from reverie_gateway.problem import on_exception, on_http_exception, on_reverie_error
 from reverie_gateway.queue_board import QueueBoard
@@ -59,6 +61,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Jobs
     lens: Lens
     metrics: GatewayMetrics
+    model_desk: ModelDesk
     objects: Objects
     process_metrics: Metrics
     queue_board: QueueBoard
@@ -79,6 +82,7 @@ def build_app(parts: Parts) -> Litestar:
             converse,
             generate,
             JobsController,
+            ModelsController,
             QueueController,
             read_health,
             read_metrics,

@@ -22,6 +22,7 @@ from reverie_gateway.hub import Hub
 from reverie_gateway.inputs import Inputs
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
+from reverie_gateway.model_desk import ModelDesk
 from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.obstacles import Obstacles
 from reverie_gateway.origin import OriginRule
@@ -146,6 +147,7 @@ async def serve(
                 jobs=jobs,
                 lens=Lens(hub, standings, Obstacles(workers_mirror, controls, clock=clock)),
                 metrics=counters,
+                model_desk=ModelDesk(bus, jobs, status_board, auditor),
                 objects=stores.objects,
                 process_metrics=metrics,
                 queue_board=queue_board,

@@ -39,10 +39,13 @@ class Action(Enum):
     RETRY = auto()
     CONTROL_QUEUE = auto()
     READ_METRICS = auto()
+    MANAGE_MODELS = auto()
 
 
 #: What concerns everybody and is for administrators.
-_ADMINISTRATIVE: Final = frozenset({Action.CONTROL_QUEUE, Action.READ_METRICS})
+_ADMINISTRATIVE: Final = frozenset(
+    {Action.CONTROL_QUEUE, Action.READ_METRICS, Action.MANAGE_MODELS}
+)
 
 
 def may(identity: Identity, action: Action, owner: str | None = None) -> bool:

@@ -30,7 +30,7 @@ from reverie_jobs.controls import ControlMirror, require_open
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_jobs.placing import Place
 from reverie_jobs.store import JobStore, Stored, Submitted
-from reverie_jobs.submission import new_job, retry_of
+from reverie_jobs.submission import new_job, retry_of, switch_job
 from reverie_jobs.transitions import request_cancel
 from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.errors import ErrorCode, ReverieError
@@ -104,6 +104,12 @@ class Jobs:
         else:
             require_known(job, self._workers, seen_types=self._seen_types)
         require_room(len(self._mirror.queued) + self._submitting, max_queued=self._max_queued)
+
+    async def switch(self, mode: str, *, worker: str, by: Identity) -> Job:
+        """Queue the switch of one worker to a mode that it has."""
+        now = self._clock.time()
+        job = switch_job(mode, worker=worker, owner=by.owner, now=now, random_bits=self._random_bits)
+        return (await self.submit(job)).stored.job
 
     async def submit(self, job: Job) -> Submitted:
         """Make a drafted job durable; `service_unavailable` within `BUS_TIMEOUT_S` while NATS is away.

@@ -68,6 +68,20 @@ class StatusBoard:
         """The workers that beat lately, whether or not they take jobs."""
         return SystemBackends(available=tuple(map(backend_of, self._beating())))
 
+    def serving(self) -> list[Worker]:
+        """The workers that take jobs now, in a fixed order."""
+        return self._alive()
+
+    @property
+    def mode(self) -> str | None:
+        """The mode of jobs that name none, as the first worker has it."""
+        return self._platform().mode
+
+    @property
+    def vram(self) -> Vram:
+        """Accelerator memory of all there is."""
+        return self._platform().vram
+
     @property
     def workers(self) -> int:
         """How many workers take jobs now."""

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import inspect
 
-from reverie_protocol import controls, http_bodies
+from reverie_protocol import controls, http_bodies, model_bodies
 from reverie_protocol.preview import PreviewHeader
 from reverie_protocol.registry import CLIENT_MESSAGES, SERVER_MESSAGES
 from reverie_protocol.subjects import BUCKETS, SUBJECTS
@@ -25,6 +25,7 @@ HTTP_BODIES: Final[Structs] = (
     http_bodies.TextToStore,
     http_bodies.TextStored,
     http_bodies.ErrorBody,
+    *model_bodies.MODEL_BODIES,
     controls.QueueControlPatch,
 )
 
