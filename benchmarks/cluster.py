@@ -36,6 +36,7 @@ async def running_cluster(*, seed: int, gateways: int = 2, light: int = 3) -> As
             light=light,
             model=str(BUILTIN_MODEL),
             rng=random.Random(seed),
+            proxied=False,
         )
         async with cluster as started:
             yield started

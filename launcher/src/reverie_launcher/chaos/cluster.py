@@ -37,17 +37,27 @@ _LIGHT = _INFERENCE._replace(module="reverie_launcher.chaos.light_worker")
 class Cluster:
     """Members by role; `start` returns when all are ready, `stop` leaves no process behind.
 
-    The last `light` of the workers only pretend to paint, see `light_worker`; the others run `model`.
+    The last `light` of the workers only pretend to paint, see `light_worker`; the others run `model`.  Without
+    `proxied` the members talk to nats-server themselves, and their links cannot be disturbed.
     """
 
     def __init__(
-        self, folder: Path, *, gateways: int, workers: int, model: str, rng: random.Random, light: int = 0
+        self,
+        folder: Path,
+        *,
+        gateways: int,
+        workers: int,
+        model: str,
+        rng: random.Random,
+        light: int = 0,
+        proxied: bool = True,
     ) -> None:
         self.folder = folder
         self.storage = folder / "storage"
         self.said: list[WorkerSaid] = []
         self._rng = rng
         self._model = model
+        self._proxied = proxied
         self._environment = foreign_environment(os.environ)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         self.server = NatsServer(folder / "nats", self._environment, rng)
@@ -140,10 +150,13 @@ class Cluster:
             away.rename(self.storage)
 
     async def _add(self, name: str, service: Service, values: dict[str, dict[str, str]]) -> None:
-        link = self.bus_links[name] = await self._listen(self.server.port)
+        port = self.server.port
+        if self._proxied:
+            self.bus_links[name] = await self._listen(port)
+            port = self.bus_links[name].port
         self._points(name).mkdir(parents=True)
         ours = {
-            "nats": {"url": f"nats://127.0.0.1:{link.port}"},
+            "nats": {"url": f"nats://127.0.0.1:{port}"},
             "storage": {"path": str(self.storage)},
             "log": {"format": "json"},
             "drain": {"deadline_s": f"{DRAIN_S:g}"},
@@ -185,10 +198,19 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, gateways: int, workers: int, model: str, rng: random.Random, light: int = 0
+    folder: Path,
+    *,
+    gateways: int,
+    workers: int,
+    model: str,
+    rng: random.Random,
+    light: int = 0,
+    proxied: bool = True,
 ) -> AsyncIterator[Cluster]:
     """A started cluster; stopped at the end, whatever happens."""
-    cluster = Cluster(folder, gateways=gateways, workers=workers, model=model, rng=rng, light=light)
+    cluster = Cluster(
+        folder, gateways=gateways, workers=workers, model=model, rng=rng, light=light, proxied=proxied
+    )
     try:
         await cluster.start()
         yield cluster

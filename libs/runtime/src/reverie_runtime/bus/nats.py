@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -28,8 +29,12 @@ from reverie_runtime.bus.port import (
 
 CONNECT_TIMEOUT_S: Final = 5.0
 SUBSCRIBE_TIMEOUT_S: Final = 2.0
-HEAL_RETRY_S: Final = 1.0
-REFUSED_WAIT_S: Final = 0.3
+HEAL_RETRY_S: Final = 0.1
+#: Between two attempts where somebody took the connection and let it go: a proxy whose server is away, or a server
+#: that does not want us.  After `PATIENT_AFTER_S` the latter is more likely.
+REFUSED_WAIT_S: Final = (0.03, 0.09)
+PATIENT_WAIT_S: Final = (0.2, 0.4)
+PATIENT_AFTER_S: Final = 30.0
 SMALLEST_PAYLOAD_BYTES: Final = 1_000_000
 #: Messages waiting for a slow handler; beyond it the newest are dropped.
 INBOX_MESSAGES: Final = 16_384
@@ -204,12 +209,15 @@ class NatsBus:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _stay_connected(self) -> None:
+        now = asyncio.get_running_loop().time
+        alone_since = now()
         while True:
             try:
                 link = await Link.open(self._servers, name=self._name, on_error=self._note)
             except BusError as error:
                 self._note(error)
-                await asyncio.sleep(REFUSED_WAIT_S)
+                patient = now() - alone_since > PATIENT_AFTER_S
+                await asyncio.sleep(random.uniform(*(PATIENT_WAIT_S if patient else REFUSED_WAIT_S)))
                 continue
             if self._closed:  # nats-py's connect can swallow the cancellation that `close` sent
                 await link.close()
@@ -221,6 +229,7 @@ class NatsBus:
                 healing.cancel()
                 await asyncio.gather(healing, return_exceptions=True)
                 self._lose(link)
+                alone_since = now()
 
     async def _set_up(self, link: Link) -> None:
         try:
