@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
-from reverie_jobs.claiming import Share, choose
+from reverie_jobs.claiming import AFFINITY_S, Share, choose
 from reverie_jobs.waiting import WaitingRoom
 from reverie_protocol.jobs import (
     GenerateParams,
@@ -26,10 +26,14 @@ SMALL = Worker(
     service="inference",
     state=WorkerState.READY,
     job_types=(JobType.GENERATE,),
-    modes={"a": ModeInfo(model="a")},
+    modes={"a": ModeInfo(model="a", loaded=True)},
 )
+#: Has both modes, and only one of them in memory.
 LARGE = replace(
-    SMALL, name="large", modes={"a": ModeInfo(model="a"), "b": ModeInfo(model="b")}, superres=True
+    SMALL,
+    name="large",
+    modes={"a": ModeInfo(model="a", loaded=True), "b": ModeInfo(model="b")},
+    superres=True,
 )
 
 
@@ -119,6 +123,26 @@ def test_jobs_that_nobody_can_serve_do_not_hide_those_behind_them() -> None:
     assert chosen.id == "mine"
 
 
+def test_jobs_of_a_model_in_memory_go_first_until_another_has_waited_long_enough() -> None:
+    room = WaitingRoom()
+    room.update("load", waiting("load", mode="b", position=1))
+    for number in range(50):
+        room.update(f"a{number}", waiting(f"a{number}", mode="a", position=2 + number))
+    for now, expected in ((AFFINITY_S - 0.1, "a0"), (AFFINITY_S, "load")):
+        chosen = room.choose(LARGE, now=now)
+        assert chosen is not None
+        assert chosen.id == expected
+
+
+def test_a_more_urgent_job_goes_first_although_its_model_has_to_be_loaded() -> None:
+    room = WaitingRoom()
+    room.update("load", waiting("load", mode="b", lane=Lane.URGENT))
+    room.update("near", waiting("near", mode="a"))
+    chosen = room.choose(LARGE, now=0)
+    assert chosen is not None
+    assert chosen.id == "load"
+
+
 def test_a_job_is_shown_in_its_place_from_the_moment_its_time_has_come() -> None:
     room = WaitingRoom()
     for job in (waiting("early", position=1, not_before=10), waiting("other", position=2)):
@@ -173,7 +197,7 @@ class Room(RuleBasedStateMachine):
         if id_ in self.jobs:
             owner = self.jobs[id_].owner
         job = waiting(id_, owner=owner, lane=lane, position=position, mode=mode, not_before=not_before)
-        self.set(id_, replace(job, start_by=start_by))
+        self.set(id_, replace(job, start_by=start_by, enqueued_at=self.now))
 
     @rule(worker=st.sampled_from([SMALL, LARGE]))
     def a_worker_starts_the_next(self, worker: Worker) -> None:

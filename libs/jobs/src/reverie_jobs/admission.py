@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reverie_jobs.claiming import can_serve
+from reverie_jobs.claiming import can_serve, takes_pictures
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import GenerateParams, Job, Worker, WorkerState
+from reverie_protocol.jobs import GenerateParams, Job, SuperResolutionParams, Worker, WorkerState
 from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged, parse_size
 
 
@@ -28,6 +28,8 @@ def require_servable(job: Job, workers: Iterable[Worker]) -> None:
         return
     if isinstance(job.params, GenerateParams):
         _require_generate(job.params, serving)
+    if isinstance(job.params, SuperResolutionParams):
+        _require_superres(serving)
     if not any(can_serve(job, worker) for worker in serving):
         raise ReverieError(ErrorCode.NO_WORKER, "no single worker can serve this combination", retry_after=10)
 
@@ -45,9 +47,14 @@ def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
             ErrorCode.MODE_NOT_FOUND,
             f"there is no mode {params.mode!r}; there is {_listed(modes)}",
         )
-    if params.superres and not any(worker.superres for worker in workers):
-        raise ReverieError(ErrorCode.SUPERRES_DISABLED, "super-resolution is disabled here")
-    if params.size is None:
+    if params.superres:
+        _require_superres(workers)
+    if not any(takes_pictures(params, worker) for worker in workers if params.mode in (None, *worker.modes)):
+        name = "initImage" if params.maskImage is None else "maskImage"
+        message = f"no mode that is loaded takes it: {_listed(modes) if params.mode is None else params.mode}"
+        fields = [FieldError((name,), message, "unsupported")]
+        raise ReverieError(ErrorCode.INVALID_FIELD, f"{name}: {message}", fields=fields)
+    if params.size is None and params.initImage is None:
         _require_default_size(params, workers)
     style = params.style_lora.style
     if style is not None and (style or params.style_lora.level > 0):  # an empty name at level 0 is none
@@ -65,6 +72,11 @@ def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
             f"scheduler: {allowed}",
             fields=[FieldError(("scheduler",), allowed, "choice")],
         )
+
+
+def _require_superres(workers: list[Worker]) -> None:
+    if not any(worker.superres for worker in workers):
+        raise ReverieError(ErrorCode.SUPERRES_DISABLED, "super-resolution is disabled here")
 
 
 def require_result_size(params: GenerateParams, size: str) -> None:

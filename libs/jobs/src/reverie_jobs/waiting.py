@@ -14,30 +14,28 @@ from itertools import islice
 
 from sortedcontainers import SortedDict, SortedList
 
-from reverie_jobs.claiming import NOTHING_YET, Share, can_serve, claim_order, due
+from reverie_jobs.claiming import (
+    NOTHING_YET,
+    ClaimKey,
+    Need,
+    Share,
+    can_serve,
+    claim_order,
+    due,
+    far_away,
+    need_of,
+    ready_since,
+)
 from reverie_protocol.jobs import (
-    GenerateParams,
     Job,
     JobState,
-    JobType,
     Lane,
-    SwitchParams,
     Worker,
     WorkerState,
 )
 
-Need = tuple[JobType, str | None, bool]
 Place = tuple[float, str]
 Turn = tuple[int, float, str]
-
-
-def need_of(job: Job) -> Need:
-    """What a worker must have for this job; jobs of one need are served by the same workers."""
-    if isinstance(job.params, GenerateParams):
-        return (job.type, job.params.mode, job.params.superres)
-    if isinstance(job.params, SwitchParams):
-        return (job.type, f"{job.params.worker}/{job.params.mode}", False)
-    return (job.type, None, False)
 
 
 class _Queue:
@@ -46,6 +44,8 @@ class _Queue:
     def __init__(self) -> None:
         self.places: dict[str, SortedDict[Place, Job]] = {}
         self.turns: SortedList[Turn] = SortedList()
+        #: Since when each of them could have started.
+        self.since: SortedList[tuple[float, str]] = SortedList()
 
 
 class WaitingRoom:
@@ -124,16 +124,19 @@ class WaitingRoom:
         return sorted((job.position, job.id) for job in self._jobs.values() if job.priority is lane)
 
     def _first(self, worker: Worker, lane: Lane, now: float) -> Job | None:
-        best: Job | None = None
+        best: tuple[tuple[bool, ClaimKey], Job] | None = None
         for (_, queued), queue in self._queues.items():
             if queued is not lane or not queue.turns:
                 continue
             job = self._first_due(queue, now)
             if job is None or not can_serve(job, worker):
                 continue
-            if best is None or self._key(job) < self._key(best):
-                best = job
-        return best
+            # All of a queue need the same, so the one that waits longest speaks for them.
+            far = far_away(job, worker, waited_s=now - queue.since[0][0])
+            key = (far, self._key(job))
+            if best is None or key < best[0]:
+                best = (key, job)
+        return best[1] if best is not None else None
 
     @staticmethod
     def _first_due(queue: _Queue, now: float) -> Job | None:
@@ -143,7 +146,7 @@ class WaitingRoom:
                     return job
         return None
 
-    def _key(self, job: Job) -> tuple[int, int, float, str, float, str]:
+    def _key(self, job: Job) -> ClaimKey:
         return claim_order(job, self.share(job.owner))
 
     def _wake(self, now: float) -> None:
@@ -159,6 +162,7 @@ class WaitingRoom:
             queue.turns.add(self._turn(job.owner))
             self._owner_queues[job.owner].add(where)
         queue.places[job.owner][(job.position, job.id)] = job
+        queue.since.add((ready_since(job), job.id))
 
     def _remove(self, job_id: str) -> None:
         job = self._jobs.pop(job_id, None)
@@ -171,6 +175,7 @@ class WaitingRoom:
         where = (need_of(job), job.priority)
         queue = self._queues[where]
         del queue.places[job.owner][(job.position, job.id)]
+        queue.since.remove((ready_since(job), job.id))
         if not queue.places[job.owner]:
             del queue.places[job.owner]
             queue.turns.remove(self._turn(job.owner))
