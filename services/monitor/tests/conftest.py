@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,22 @@ class Stage:
         worker = Worker(**record)
         bucket = await self.bus.bucket(WORKERS)
         await bucket.put(f"{worker.name}.{worker.incarnation}", msgspec.json.encode(worker))
+
+    @asynccontextmanager
+    async def beating(self, name: str = "painter") -> AsyncIterator[None]:
+        """A worker that beats as long as the block lasts."""
+
+        async def beat() -> None:
+            while True:
+                await self.beat(name)
+                await asyncio.sleep(0.3)
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def says_good_bye(self, name: str = "painter") -> None:
         await (await self.bus.bucket(WORKERS)).delete(f"{name}.1")
