@@ -14,7 +14,7 @@ from reverie_jobs.controls import CONTROLS, change_controls
 from reverie_jobs.reaper import Reaper
 from reverie_protocol.controls import Gate, QueueControlPatch
 from reverie_protocol.errors import ErrorCode
-from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Lane, SuperResolutionParams
+from reverie_protocol.jobs import ComfyParams, GenerateParams, Job, JobState, JobType, Lane
 from reverie_runtime.clock import SystemClock
 
 _serial = itertools.count()
@@ -118,7 +118,7 @@ async def test_a_job_whose_time_is_over_is_left_at_the_next_step(world: Any, mod
 
 async def test_a_record_that_makes_no_sense_fails_by_name_and_keeps_no_slot(world: Any, models: Any) -> None:
     async with world.worker(models["sd15"], slots=1):
-        job = await world.ended(await submitted(world, params=SuperResolutionParams(fileRef="x")))
+        job = await world.ended(await submitted(world, params=ComfyParams(workflowId="x")))
         assert (job.state, job.error.code, job.error.retryable) == (
             JobState.FAILED,
             ErrorCode.INTERNAL,

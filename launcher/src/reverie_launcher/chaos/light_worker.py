@@ -17,10 +17,11 @@ import msgspec
 from PIL import Image
 
 from reverie_inference.engine.events import Event, Finished, Left, Started, Stepped
+from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_inference.service import serve
 from reverie_inference.settings import Settings
 from reverie_inference.worker.capabilities import Capabilities, FixedOffer
-from reverie_protocol.jobs import GenerateParams, JobMeta, ModeInfo, Phase
+from reverie_protocol.jobs import GenerateParams, JobMeta, ModeInfo, Phase, SuperResolutionParams
 from reverie_protocol.sizes import parse_size
 from reverie_runtime.lifecycle import run_service
 
@@ -55,8 +56,15 @@ class LightEngine:
         """Ids of the admitted jobs."""
         return tuple(self._requests)
 
-    def resolve(self, params: GenerateParams, *, fallback_seed: int) -> LightRequest:
+    def resolve(
+        self,
+        params: GenerateParams | SuperResolutionParams,
+        *,
+        fallback_seed: int,
+        pictures: Pictures = NO_PICTURES,
+    ) -> LightRequest:
         """What the parameters leave open is filled."""
+        assert isinstance(params, GenerateParams), "it offers no super-resolution"
         steps = params.num_inference_steps or DEFAULT_STEPS
         size = params.size or DEFAULT_SIZE
         meta = JobMeta(

@@ -19,6 +19,7 @@ from reverie_inference.worker.capabilities import Offer
 from reverie_inference.worker.delivery import Delivery
 from reverie_inference.worker.engine_thread import Engine, EngineThread, Loader, Report
 from reverie_inference.worker.heartbeat import Heartbeat
+from reverie_inference.worker.inputs import Inputs
 from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.worker import InferenceWorker
 from reverie_jobs.controls import CONTROLS, ControlMirror
@@ -63,9 +64,10 @@ async def serve(
         await stack.enter_async_context(follow(workers, workers_bucket))
         controls = ControlMirror()
         await stack.enter_async_context(follow(controls, await bus.bucket(CONTROLS)))
+        storage = FilesystemStorage(Path(settings.storage.path))
         delivery = Delivery(
             store,
-            FilesystemStorage(Path(settings.storage.path)),
+            storage,
             clock=clock,
             metadata=inference.metadata,
             version=version("reverie-inference"),
@@ -78,6 +80,7 @@ async def serve(
             workers=workers,
             controls=controls,
             delivery=delivery,
+            inputs=Inputs(storage, clock=clock),
             clock=clock,
             name=inference.name or host_name(),
             incarnation=secrets.token_hex(6),

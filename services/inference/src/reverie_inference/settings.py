@@ -57,7 +57,9 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     ] = ""
     super_resolution: Annotated[
         str,
-        Meta(description="folder with x2.safetensors and x4.safetensors; empty is what the model brings"),
+        Meta(
+            description="super-resolution: a .safetensors file or a folder of them; empty is what the model brings"
+        ),
     ] = ""
 
     def __post_init__(self) -> None:

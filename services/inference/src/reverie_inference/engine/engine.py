@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import structlog
+import torch
 
+from reverie_inference.engine.enlarging import Enlarging, EnlargingRequest, resolve_enlarging
 from reverie_inference.engine.events import Event, Failed, Finished, Left
 from reverie_inference.engine.memory import is_out_of_memory, out_of_memory
+from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_inference.engine.preview import Preview
 from reverie_inference.engine.request import Request, resolve_request
 from reverie_inference.engine.run import Run
-from reverie_inference.engine.upscaling import Upscaler
 from reverie_inference.models.device import DeviceLost, is_lost, release_cached_memory
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.shelf import Shelf, is_among
 from reverie_inference.modes.catalogue import Catalogue
+from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import GenerateParams
+from reverie_protocol.jobs import GenerateParams, SuperResolutionParams
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +45,7 @@ class StepEngine:
         #: By scale; a model that is loaded later may bring others.
         self.upscalers: Mapping[int, Upscaler] = {} if upscalers is None else upscalers
         self.capacity = capacity
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Run | Enlarging] = {}
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -51,21 +54,30 @@ class StepEngine:
 
     @property
     def _busy(self) -> list[LoadedModel]:
-        return [run.model for run in self._runs.values()]
+        return [run.model for run in self._runs.values() if run.model is not None]
 
-    def resolve(self, params: GenerateParams, *, fallback_seed: int) -> Request:
+    def resolve(
+        self,
+        params: GenerateParams | SuperResolutionParams,
+        *,
+        fallback_seed: int,
+        pictures: Pictures = NO_PICTURES,
+    ) -> Request | EnlargingRequest:
         """What these parameters ask for, with the model that makes it; ReverieError where it cannot be had.
 
         A model that is not in memory is loaded here and now, and others may have to leave.
         """
+        if isinstance(params, SuperResolutionParams):
+            return resolve_enlarging(params, pictures, self.upscalers)
         mode = self.shelf.find(params.mode or self.mode)
         return resolve_request(
             params,
             self.shelf.fetch(mode, busy=self._busy),
             mode=mode,
             styles=self.shelf.catalogue.styles,
-            scales=self.upscalers,
+            upscalers=self.upscalers,
             fallback_seed=fallback_seed,
+            pictures=pictures,
         )
 
     def switch(self, mode: str) -> None:
@@ -83,18 +95,24 @@ class StepEngine:
         """Give up every model that is neither pinned nor in use."""
         self.shelf.clear(busy=self._busy)
 
-    def _has_room(self, request: Request) -> bool:
+    def _has_room(self, request: Request | EnlargingRequest) -> bool:
+        if len(self._runs) >= self.capacity:
+            return False
         # A pipeline with a loop of its own holds state of one picture only.
-        alone = request.model.family == "callback"
-        return len(self._runs) < self.capacity and not (alone and is_among(request.model, self._busy))
+        if isinstance(request, Request) and request.model.family == "callback":
+            return not is_among(request.model, self._busy)
+        return True
 
-    def admit(self, job_id: str, request: Request) -> bool:
+    def admit(self, job_id: str, request: Request | EnlargingRequest) -> bool:
         """Take a job in, with no work done yet; False without room.  RuntimeError if the job is in already."""
         if job_id in self._runs:
             raise RuntimeError(f"job {job_id} is admitted already")
         if not self._has_room(request):
             return False
-        self._runs[job_id] = Run(job_id, request, self.upscalers)
+        if isinstance(request, Request):
+            self._runs[job_id] = Run(job_id, request, self.upscalers)
+        else:
+            self._runs[job_id] = Enlarging(job_id, request)
         return True
 
     def step(self) -> list[Event]:
@@ -117,7 +135,7 @@ class StepEngine:
         except Exception as error:
             # A preview is a courtesy; the job goes on without.
             log.warning("preview_failed", job_id=job_id, reason=type(error).__name__)
-            self._give_memory_back(run.model, error)
+            self._give_memory_back(run.device, error)
             return None
 
     def leave(self, job_id: str, *, keep_partial: bool = False) -> Left | None:
@@ -129,11 +147,11 @@ class StepEngine:
             picture = run.leave(keep_partial=keep_partial)
         except Exception as error:
             log.exception("partial_picture_failed", job_id=job_id)
-            self._give_memory_back(run.model, error)
+            self._give_memory_back(run.device, error)
             picture = None
         return Left(job_id, picture, run.meta)
 
-    def _advance(self, run: Run) -> list[Event]:
+    def _advance(self, run: Run | Enlarging) -> list[Event]:
         try:
             events = run.advance()
         except Exception as error:
@@ -143,24 +161,24 @@ class StepEngine:
             self._runs.pop(run.job_id)
         return events
 
-    def _failure(self, run: Run, error: Exception) -> Failed:
+    def _failure(self, run: Run | Enlarging, error: Exception) -> Failed:
         if isinstance(error, ReverieError):
             return Failed(run.job_id, error.code, error.message)
         log.error("inference_failed", job_id=run.job_id, exc_info=error)
-        device = run.model.device
+        device = run.device
         if is_lost(device):
             raise DeviceLost(f"{device} failed for good ({type(error).__name__})") from error
-        if self._give_memory_back(run.model, error):
+        if self._give_memory_back(device, error):
             refusal = out_of_memory(device)
             return Failed(run.job_id, refusal.code, refusal.message)
         message = f"The model failed on this request ({type(error).__name__})."
         return Failed(run.job_id, ErrorCode.INFERENCE_FAILED, message)
 
-    def _give_memory_back(self, model: LoadedModel, error: Exception) -> bool:
+    def _give_memory_back(self, device: torch.device, error: Exception) -> bool:
         """Whether `error` was a lack of memory; then what the device cached is free again."""
         if not is_out_of_memory(error):
             return False
         # The traceback holds the frames, and they the tensors that did not fit.
         error.__traceback__ = None
-        release_cached_memory(model.device)
+        release_cached_memory(device)
         return True

@@ -14,12 +14,12 @@ from PIL import Image
 
 from reverie_inference.engine.events import Event, Finished, Tiled
 from reverie_inference.engine.memory import out_of_memory
-from reverie_inference.engine.picture_plan import MAX_SIDE_PX
+from reverie_inference.engine.picture_plan import MAX_SIDE_PX, pass_scale
+from reverie_inference.engine.pictures import Pictures
 from reverie_inference.engine.upscaling import tiles_of, upscale
 from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import JobMeta, SuperResolutionParams
-from reverie_protocol.sizes import SUPERRES_SCALE
 
 BACKEND = "torch"
 _OPAQUE = 255
@@ -35,18 +35,16 @@ class EnlargingRequest:
     meta: JobMeta
 
 
-def upscaler_for_passes(upscalers: Mapping[int, Upscaler]) -> Upscaler | None:
-    """The network that passes are made with: by two where there is one, else the one that enlarges least."""
-    return upscalers.get(SUPERRES_SCALE) or (upscalers[min(upscalers)] if upscalers else None)
-
-
 def resolve_enlarging(
-    params: SuperResolutionParams, image: Image.Image, upscalers: Mapping[int, Upscaler]
+    params: SuperResolutionParams, pictures: Pictures, upscalers: Mapping[int, Upscaler]
 ) -> EnlargingRequest:
     """What these parameters ask for; ReverieError `superres_disabled`, or `invalid_field` beyond `MAX_SIDE_PX`."""
-    upscaler = upscaler_for_passes(upscalers)
-    if upscaler is None:
+    scale = pass_scale(upscalers)
+    if scale is None:
         raise ReverieError(ErrorCode.SUPERRES_DISABLED, "This worker has no super-resolution model.")
+    if pictures.init is None:
+        raise RuntimeError("a job of super-resolution came without its picture")
+    upscaler, image = upscalers[scale], pictures.init
     factor = upscaler.scale**params.magnitude
     width, height = (side * factor for side in image.size)
     if max(width, height) > MAX_SIDE_PX:
@@ -140,7 +138,7 @@ class Enlarging:
 
 
 def _layers(image: Image.Image) -> torch.Tensor:
-    """[1, 3, H, W] of bytes; transparency that says something is enlarged too, as a grey picture beside: [2, 3, H, W]."""
+    """[1, 3, H, W] of bytes; transparency, where there is any, is a grey picture beside: [2, 3, H, W]."""
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     colours = values[:3][None]
     if len(values) == 3 or bool((values[3] == _OPAQUE).all()):

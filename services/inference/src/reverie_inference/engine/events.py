@@ -29,6 +29,16 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Tiled:
+    """Super-resolution of a job's own picture: `tile` of `tiles` of all passes is done, in `tile_seconds`."""
+
+    job_id: str
+    tile: int
+    tiles: int
+    tile_seconds: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """A job's picture is made and the job has left; `run_seconds` of its meta is the engine's own time."""
 
@@ -63,4 +73,4 @@ class Switched:
     mode: str
 
 
-Event = Started | Stepped | Finished | Left | Failed | Switched
+Event = Started | Stepped | Tiled | Finished | Left | Failed | Switched

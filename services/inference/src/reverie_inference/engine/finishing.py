@@ -9,9 +9,10 @@ import structlog
 import torch
 from PIL import Image
 
-from reverie_inference.engine.picture_plan import SUPERRES_SCALE, PicturePlan
-from reverie_inference.engine.upscaling import Upscaler, upscale
+from reverie_inference.engine.picture_plan import PicturePlan
+from reverie_inference.engine.upscaling import upscale
 from reverie_inference.models.loaded import Size
+from reverie_inference.upscalers.network import Upscaler
 
 #: Largest partial picture that is brought to the size that was asked for, in pixels.
 PARTIAL_PX = 1024 * 1024
@@ -61,7 +62,7 @@ def finish_picture(
         return image
     enlarged = to_picture(image, picture.device)
     for _ in range(plan.superres_passes):
-        enlarged = yield from upscale(upscalers[SUPERRES_SCALE], enlarged)
+        enlarged = yield from upscale(upscalers[plan.superres_scale], enlarged)
     return to_image(enlarged)
 
 

@@ -14,6 +14,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from reverie_inference.engine.pictures import Pictures
 from reverie_inference.models.image_to_image import takes_init_image, takes_mask_image
 from reverie_inference.models.loaded import LoadedModel, Size
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
@@ -23,17 +24,6 @@ from reverie_protocol.sizes import MAX_SIDE_PX, MIN_SIDE_PX
 
 #: What shows through a transparent picture, and through a transparent mask (which keeps what is there).
 _BEHIND_PICTURE, _BEHIND_MASK = (255, 255, 255), (0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures that came with a job, as they are; upright, RGB or RGBA."""
-
-    init: Image.Image | None = None
-    mask: Image.Image | None = None
-
-
-NO_PICTURES = Pictures()
 
 
 @dataclass(frozen=True)
@@ -132,7 +122,7 @@ class Origin:
         return latents
 
     def unet_input(self, scaled: torch.Tensor) -> torch.Tensor:
-        """What the UNet sees of the scaled latents [N, C, H, W]: a UNet made for masks sees mask and picture too."""
+        """The UNet's input for scaled latents [N, C, H, W]: a UNet made for masks sees mask and picture too."""
         if self._mask is None or self._masked_latents is None:
             return scaled
         count = scaled.shape[0]

@@ -34,6 +34,7 @@ def encode_picture(
     buffer = io.BytesIO()
     if picture_format == "jpeg":
         exif = _user_comment(parameters) if parameters else b""
+        image = _opaque(image)
         image.save(buffer, "JPEG", quality=quality, exif=exif)
     else:
         info = PngInfo()
@@ -58,6 +59,8 @@ def generation_parameters(
         "Size": meta.size,
         "Model": _quoted(meta.model),
     }
+    if meta.strength:
+        settings["Denoising strength"] = f"{meta.strength:g}"
     if meta.native_size != meta.size:
         settings["Native size"] = meta.native_size
     if partial:
@@ -66,6 +69,13 @@ def generation_parameters(
     lines.append(", ".join(f"{key}: {value}" for key, value in settings.items()))
     # NUL ends a PNG text field.
     return "\n".join(lines).replace("\x00", "")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Without transparency, which JPEG does not have: white shows through."""
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _user_comment(text: str) -> Image.Exif:

@@ -20,7 +20,8 @@ class PicturePlan(msgspec.Struct, frozen=True):
     """From the network's size to the final one; sizes are (width, height) in pixels.
 
     The network draws `drawn`; super-resolution by each of `scales` brings it to `picture` or beyond, and Lanczos
-    to exactly `picture`; then `superres_passes` passes of x2, which the request asked for, make `final`.
+    to exactly `picture`; then `superres_passes` passes by `superres_scale`, which the request asked for, make
+    `final`.
     """
 
     drawn: Size
@@ -28,6 +29,7 @@ class PicturePlan(msgspec.Struct, frozen=True):
     picture: Size
     superres_passes: int
     final: Size
+    superres_scale: int = SUPERRES_SCALE
 
 
 def plan_picture(
@@ -48,18 +50,25 @@ def plan_picture(
     `superres_disabled` where there is no super-resolution.
     """
     passes = magnitude if superres else 0
-    if passes and SUPERRES_SCALE not in scales:
+    scale = pass_scale(scales)
+    if passes and scale is None:
         raise ReverieError(ErrorCode.SUPERRES_DISABLED, "This worker has no super-resolution model.")
-    factor = SUPERRES_SCALE**passes
+    scale = scale or SUPERRES_SCALE
+    factor = scale**passes
     final = (requested[0] * factor, requested[1] * factor)
     if max(final) > MAX_SIDE_PX:
         raise _too_large(final, passes)
     larger = requested[0] * requested[1] > native[0] * native[1] or max(requested) > max(native)
     if not (native_only and larger):
         drawn = (_to_multiple(requested[0], multiple), _to_multiple(requested[1], multiple))
-        return PicturePlan(drawn, (), requested, passes, final)
+        return PicturePlan(drawn, (), requested, passes, final, scale)
     drawn = _fit_native(requested, native, multiple)
-    return PicturePlan(drawn, _scales_up(drawn, requested, scales), requested, passes, final)
+    return PicturePlan(drawn, _scales_up(drawn, requested, scales), requested, passes, final, scale)
+
+
+def pass_scale(scales: Collection[int]) -> int | None:
+    """What a pass of super-resolution enlarges by: two if there is a network for it, else the least there is."""
+    return SUPERRES_SCALE if SUPERRES_SCALE in scales else min(scales, default=None)
 
 
 def _fit_native(requested: Size, native: Size, multiple: int) -> Size:

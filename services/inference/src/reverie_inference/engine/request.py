@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from reverie_inference.engine.init_image import NO_PICTURES, Pictures, Start, size_of, start_of
-from reverie_inference.engine.picture_plan import SUPERRES_SCALE, PicturePlan, plan_picture
+from reverie_inference.engine.init_image import Start, size_of, start_of
+from reverie_inference.engine.picture_plan import PicturePlan, plan_picture
+from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_inference.engine.schedulers import make_scheduler
 from reverie_inference.models.loaded import LoadedModel, Size
 from reverie_inference.modes.catalogue import Lora, Mode
+from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import MAX_STYLE_LEVEL, GenerateParams, JobMeta, StyleLora
 from reverie_protocol.sizes import parse_size
@@ -46,7 +48,7 @@ def resolve_request(
     *,
     mode: Mode,
     styles: Mapping[str, Lora],
-    scales: Collection[int],
+    upscalers: Mapping[int, Upscaler],
     fallback_seed: int,
     pictures: Pictures = NO_PICTURES,
 ) -> Request:
@@ -62,7 +64,7 @@ def resolve_request(
     plan = plan_picture(
         requested_size(params.size) if params.size is not None else default_size,
         model.native_size,
-        scales=scales,
+        scales=upscalers,
         native_only=model.native_only,
         multiple=model.size_multiple,
         superres=params.superres,
@@ -99,9 +101,9 @@ def resolve_request(
             size=_text(plan.final),
             native_size=_text(plan.drawn),
             strength=0.0 if start is None else start.strength,
-            sr_model="reverie-x2" if params.superres else "",
+            sr_model=upscalers[plan.superres_scale].name if params.superres else "",
             sr_passes=plan.superres_passes,
-            sr_scale_per_pass=SUPERRES_SCALE if params.superres else 0,
+            sr_scale_per_pass=plan.superres_scale if params.superres else 0,
             sr_format=params.superres_format if params.superres else "",
         ),
     )

@@ -23,8 +23,8 @@ from reverie_inference.engine.pacing import Pacing
 from reverie_inference.engine.preview import Preview, make_preview
 from reverie_inference.engine.request import Request
 from reverie_inference.engine.sampling import Sampling
-from reverie_inference.engine.upscaling import Upscaler
 from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import JobMeta, Phase
 
@@ -53,6 +53,11 @@ class Run:
     def model(self) -> LoadedModel:
         """What it runs on."""
         return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._model.device
 
     @property
     def meta(self) -> JobMeta:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from itertools import groupby
 from math import isqrt
+from operator import itemgetter
 
 import torch
 
@@ -46,39 +48,49 @@ def upscale(
 
     Yields after each tile, so that a job can leave between two of them; the generator's value is the result.
     """
-    scale = upscaler.scale
     count, channels, height, width = image.shape
+    scale = upscaler.scale
+    fade = FADE_PX if upscaler.reach > margin_of(upscaler) else 0
     result = image.new_empty(count, channels, height * scale, width * scale)
-    for rows, columns in tiles_of(upscaler, height, width, tile=tile):
-        _enlarge(upscaler, image, result, rows, columns)
-        yield
+    for rows, tiles in groupby(tiles_of(upscaler, height, width, tile=tile), key=itemgetter(0)):
+        # Tiles fade into each other along a strip, then strips: what lies in a corner is a mean of all four.
+        put_rows = _widened(rows, fade, height, 1)
+        strip = image.new_empty(count, channels, (put_rows.stop - put_rows.start) * scale, width * scale)
+        for _, columns in tiles:
+            put_columns = _widened(columns, fade, width, 1)
+            enlarged = _enlarged(upscaler, image, (put_rows, put_columns))
+            _fade_in(strip, enlarged, put_columns, shared=columns.start - put_columns.start, scale=scale)
+            yield
+        # The same along the other axis, by turning both.
+        shared = rows.start - put_rows.start
+        _fade_in(result.mT, strip.mT, put_rows, shared=shared, scale=scale)
     return result
 
 
-def _enlarge(
-    upscaler: Upscaler, image: torch.Tensor, result: torch.Tensor, rows: slice, columns: slice
-) -> None:
-    """Enlarge one tile into its place in the result."""
+def _enlarged(upscaler: Upscaler, image: torch.Tensor, wanted: Tile) -> torch.Tensor:
+    """A part of the enlarged picture, computed with its surroundings; on the network's device, of 0..1."""
     margin, scale = margin_of(upscaler), upscaler.scale
-    fade = FADE_PX if upscaler.reach > margin else 0
-    seen_rows, seen_columns = (
-        _widened(span, margin, length, upscaler.multiple)
-        for span, length in zip((rows, columns), image.shape[2:], strict=True)
-    )
+    rows, columns = wanted
+    seen_rows = _widened(rows, margin, image.shape[2], upscaler.multiple)
+    seen_columns = _widened(columns, margin, image.shape[3], upscaler.multiple)
     # To the network's device as they are: bytes are a quarter of the way.
-    enlarged = upscaler.upscale(_as_float(image[:, :, seen_rows, seen_columns].to(upscaler.device)))
-    put_rows, put_columns = (
-        _widened(span, fade, length, 1)
-        for span, length in zip((rows, columns), image.shape[2:], strict=True)
-    )
-    part = enlarged[:, :, _within(put_rows, seen_rows, scale), _within(put_columns, seen_columns, scale)]
-    place = result[:, :, _times(put_rows, scale), _times(put_columns, scale)]
-    if fade and (rows.start or columns.start):
-        weight = _ramp(rows, put_rows, scale)[:, None] * _ramp(columns, put_columns, scale)
-        weight = weight.to(part.device)
-        before = torch.where(weight < 1, _as_float(place.to(part.device)), 0)
-        part = before + (part - before) * weight
-    place.copy_(part.mul(255).round_().to(torch.uint8) if image.dtype == torch.uint8 else part)
+    seen = _as_float(image[:, :, seen_rows, seen_columns].to(upscaler.device))
+    enlarged = upscaler.upscale(seen)
+    return enlarged[:, :, _within(rows, seen_rows, scale), _within(columns, seen_columns, scale)]
+
+
+def _fade_in(whole: torch.Tensor, part: torch.Tensor, span: slice, *, shared: int, scale: int) -> None:
+    """Put a part into its columns of the whole; over twice `shared` of them it fades in over what is there."""
+    place = whole[:, :, :, span.start * scale : span.stop * scale]
+    band = 2 * shared * scale
+    if band:
+        weight = ((torch.arange(place.shape[3], device=part.device) + 0.5) / band).clamp(max=1)
+        before = _as_float(place.to(part.device))
+        part = _as_float(part)
+        part = torch.where(weight < 1, before + (part - before) * weight, part)
+    if whole.dtype == torch.uint8 and part.dtype != torch.uint8:
+        part = part.mul(255).round_().to(torch.uint8)
+    place.copy_(part)
 
 
 def _as_float(values: torch.Tensor) -> torch.Tensor:
@@ -98,17 +110,3 @@ def _widened(span: slice, by: int, length: int, multiple: int) -> slice:
 
 def _within(span: slice, outer: slice, scale: int) -> slice:
     return slice((span.start - outer.start) * scale, (span.stop - outer.start) * scale)
-
-
-def _times(span: slice, scale: int) -> slice:
-    return slice(span.start * scale, span.stop * scale)
-
-
-def _ramp(span: slice, put: slice, scale: int) -> torch.Tensor:
-    """How much of the new tile shows along one axis: from nothing to all over the band that it shares with the last.
-
-    At the other end all of it: the next tile fades over it in turn.
-    """
-    places = torch.arange((put.stop - put.start) * scale)
-    shared = 2 * (span.start - put.start) * scale
-    return ((places + 0.5) / shared).clamp(max=1) if shared else torch.ones(len(places))

@@ -49,7 +49,7 @@ def is_compact(weights: Mapping[str, Tensor]) -> bool:
 
 
 def compact_network(weights: Mapping[str, Tensor]) -> CompactNetwork:
-    """The network of these weights, its sizes read off their shapes; UnusableWeights if they do not fit together."""
+    """The network of these weights, its sizes read off their shapes; UnusableWeights if they do not fit."""
     first = weights["body.0.weight"]
     last = max(int(name.split(".")[1]) for name in weights if name.startswith("body."))
     end = weights.get(f"body.{last}.weight")

@@ -1,8 +1,8 @@
-"""ESRGAN's network (RRDBNet): residual blocks of densely connected convolutions, then doublings by repeating pixels.
+"""ESRGAN's network (RRDBNet): residual blocks of densely connected convolutions, then doublings.
 
 X. Wang et al., "ESRGAN" (2018), and "Real-ESRGAN" (2021), whose x1 and x2 networks first fold the picture's pixels
-into channels.  Weights come under three sets of names: the first release's (``model.1.sub.0.RDB1...``), the second's
-(``RRDB_trunk...``) and Real-ESRGAN's (``body.0.rdb1...``), which are also used here.
+into channels.  Weights come under three sets of names: the first release's (``model.1.sub.0.RDB1...``), the
+second's (``RRDB_trunk...``) and Real-ESRGAN's (``body.0.rdb1...``), which are also used here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +58,7 @@ class _ResidualBlock(nn.Module):
 
 
 class EsrganNetwork(Network):
-    """Folds `fold` x `fold` pixels into channels, then doubles `doublings` times: enlarges by 2^doublings / fold."""
+    """Folds `fold` x `fold` pixels into channels, then doubles `doublings` times: 2^doublings / fold."""
 
     def __init__(self, *, fold: int, width: int, growth: int, blocks: int, doublings: int) -> None:
         super().__init__()
@@ -98,7 +97,11 @@ class EsrganNetwork(Network):
 
 def is_esrgan(weights: Mapping[str, Tensor]) -> bool:
     """Whether these are the weights of such a network, under any of the three sets of names."""
-    firsts = ("model.1.sub.0.RDB1.conv1.0.weight", "RRDB_trunk.0.RDB1.conv1.weight", "body.0.rdb1.conv1.weight")
+    firsts = (
+        "model.1.sub.0.RDB1.conv1.0.weight",
+        "RRDB_trunk.0.RDB1.conv1.weight",
+        "body.0.rdb1.conv1.weight",
+    )
     return any(name in weights for name in firsts)
 
 
@@ -162,4 +165,4 @@ def _from_first_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = dict(zip(numbers, names, strict=False)) if doublings >= 0 else {}
     for (number, kind), value in tail.items():
         named[f"{renamed.get(number, f'model.{number}')}.{kind}"] = value
-    return cast("dict[str, Tensor]", named)
+    return named

@@ -43,7 +43,7 @@ def load_upscaler(
         raise _failed(path, reason) from error
     if upscaler.scale < 2:
         raise _failed(path, "it does not enlarge")
-    upscaler.name = path.stem
+    upscaler.name = f"reverie-{path.stem}" if _BUILT_IN.fullmatch(path.stem) else path.stem
     return upscaler
 
 

@@ -15,9 +15,9 @@ class UnusableWeights(ValueError):
 class Upscaler(Protocol):
     """A super-resolution network for one fixed factor.
 
-    `name` is what people call it.  What it makes of a pixel depends on its neighbours up to `reach` pixels away and,
-    if `multiple` is above 1, on where they lie in a grid of that width.  `bytes_per_pixel` is about what one pixel
-    of the input takes while the network works.
+    `name` is what people call it.  What it makes of a pixel depends on its neighbours up to `reach` pixels away
+    and, if `multiple` is above 1, on where they lie in a grid of that width.  `bytes_per_pixel` is about what one
+    pixel of the input takes while the network works.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Network(nn.Module):
 
     @torch.inference_mode()
     def upscale(self, image: Tensor) -> Tensor:
-        """Enlarge float pictures [N, 3, H, W] of 0..1 to 0..1; the result is where, and as precise as, they were."""
+        """Enlarge float pictures [N, 3, H, W] of 0..1; the result is where, and as precise as, they were."""
         weight = self._weight
         enlarged = cast(Tensor, self(image.to(device=weight.device, dtype=weight.dtype)))
         return enlarged.clamp(0, 1).to(device=image.device, dtype=image.dtype)

@@ -40,12 +40,12 @@ class OtherNetwork:
         """[N, 3, H, W] of 0..1 to [N, 3, scale*H, scale*W] of 0..1; spandrel fills sides up as the family needs."""
         seen = image.to(device=self._described.device, dtype=self._described.dtype)
         # One by one: a described model takes a single picture.
-        enlarged = torch.cat([self._described(part) for part in seen.split(1)])
+        enlarged = torch.cat([self._described(part[None]) for part in seen])
         return enlarged.clamp(0, 1).to(device=image.device, dtype=image.dtype)
 
 
 def other_network(weights: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> OtherNetwork:
-    """The network of weights that are of no family of ours; UnusableWeights, also where spandrel is not installed."""
+    """The network of weights of any other family; UnusableWeights, also where spandrel is not installed."""
     if importlib.util.find_spec("spandrel") is None:
         raise UnusableWeights(
             "it is of a family that is read with the package spandrel, which is not installed; "

@@ -17,7 +17,15 @@ from reverie_inference.worker.standing import BACKEND
 from reverie_jobs.store import JobStore
 from reverie_jobs.transitions import Refused, Superseded, cancel_finished, complete, fail, requeue
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, ReverieError
-from reverie_protocol.jobs import GenerateParams, Job, JobError, JobMeta, Output, Phase
+from reverie_protocol.jobs import (
+    GenerateParams,
+    Job,
+    JobError,
+    JobMeta,
+    Output,
+    Phase,
+    SuperResolutionParams,
+)
 from reverie_runtime.bus.port import BusError
 from reverie_runtime.clock import Clock
 from reverie_runtime.crash_points import crash_point
@@ -100,6 +108,8 @@ class Delivery:
 
     def _encode(self, job: Job, picture: Image.Image, meta: JobMeta, is_partial: bool) -> EncodedPicture:
         params = job.params
+        if isinstance(params, SuperResolutionParams):
+            return encode_picture(picture, picture_format=params.out_format, quality=params.quality)
         assert isinstance(params, GenerateParams)
         parameters = ""
         if self._metadata:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from reverie_inference.engine.events import Event, Failed, Left, Switched
+from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_inference.modes.catalogue import Catalogue
 from reverie_inference.worker.capabilities import Capabilities, Offer
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import GenerateParams, JobParams, SwitchParams
+from reverie_protocol.jobs import GenerateParams, JobParams, SuperResolutionParams, SwitchParams
 
 if TYPE_CHECKING:
     from reverie_inference.engine.preview import Preview
@@ -68,7 +69,13 @@ class Engine(Protocol):
     def jobs(self) -> Collection[str]:
         """Ids of the admitted jobs."""
 
-    def resolve(self, params: GenerateParams, *, fallback_seed: int) -> Any:
+    def resolve(
+        self,
+        params: GenerateParams | SuperResolutionParams,
+        *,
+        fallback_seed: int,
+        pictures: Pictures = NO_PICTURES,
+    ) -> Any:
         """What `admit` takes."""
 
     def admit(self, job_id: str, request: Any) -> bool:
@@ -92,6 +99,7 @@ class _Admit:
     run_id: str
     params: JobParams
     fallback_seed: int
+    pictures: Pictures
 
 
 @dataclass(frozen=True)
@@ -153,9 +161,11 @@ class EngineThread:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def admit(self, run_id: str, params: JobParams, *, fallback_seed: int) -> None:
+    def admit(
+        self, run_id: str, params: JobParams, *, fallback_seed: int, pictures: Pictures = NO_PICTURES
+    ) -> None:
         """Take a job in; a Finished, Left, Failed or Switched event will come for it."""
-        self._inbox.put_nowait(_Admit(run_id, params, fallback_seed))
+        self._inbox.put_nowait(_Admit(run_id, params, fallback_seed, pictures))
 
     def leave(self, run_id: str, *, keep_partial: bool) -> None:
         """Let a run go at its next step; a Left event comes unless the run ended before."""
@@ -251,8 +261,10 @@ class EngineThread:
             if isinstance(command.params, SwitchParams):
                 self._offer.switch(command.params.mode)
                 self._report(Switched(command.run_id, command.params.mode))
-            elif isinstance(command.params, GenerateParams):
-                request = self._engine.resolve(command.params, fallback_seed=command.fallback_seed)
+            elif isinstance(command.params, GenerateParams | SuperResolutionParams):
+                request = self._engine.resolve(
+                    command.params, fallback_seed=command.fallback_seed, pictures=command.pictures
+                )
                 if self._waiting or not self._engine.admit(command.run_id, request):
                     self._waiting[command.run_id] = request
         except ReverieError as error:

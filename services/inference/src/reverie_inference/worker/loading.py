@@ -13,15 +13,16 @@ import structlog
 import torch
 
 from reverie_inference.engine.engine import StepEngine
-from reverie_inference.engine.picture_plan import SUPERRES_SCALE
 from reverie_inference.engine.schedulers import scheduler_names
-from reverie_inference.models.checkpoint import load_failed, load_pipeline
+from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.device import pick_device
+from reverie_inference.models.image_to_image import takes_init_image, takes_mask_image
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.shelf import MemoryRule, Shelf, weight_bytes
 from reverie_inference.modes.catalogue import Catalogue, Mode
 from reverie_inference.settings import InferenceSettings
-from reverie_inference.super_resolution import UnusableWeights, Upscaler, load_upscaler
+from reverie_inference.upscalers.library import load_upscaler, load_upscalers
+from reverie_inference.upscalers.network import Upscaler
 from reverie_inference.worker.capabilities import Capabilities
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import ModeInfo, ModeLora, ResidentModel, Vram
@@ -40,7 +41,10 @@ def load_engine(
     """
     quiet_libraries()
     torch.set_num_threads(settings.threads or spare_cores())
+    device = pick_device(settings.device)
     upscalers: dict[int, Upscaler] = {}
+    if settings.super_resolution:
+        upscalers |= load_upscalers(Path(settings.super_resolution), device)
 
     def load(reference: str) -> LoadedModel:
         model = load_pipeline(
@@ -53,8 +57,9 @@ def load_engine(
         )
         if model.device.type == "cuda":
             torch.cuda.set_device(model.device)  # where this thread records what it waits for
-        for scale, upscaler in _load_upscalers(settings, model).items():
-            upscalers.setdefault(scale, upscaler)
+        if not settings.super_resolution:
+            for scale, path in model.upscaler_weights.items():
+                upscalers.setdefault(scale, load_upscaler(path, model.device))
         return model
 
     rule = MemoryRule(settings.resident_models, int(settings.memory_reserve_gb * _GB))
@@ -69,7 +74,7 @@ def load_engine(
                 raise
             log.error("mode cannot be served", mode=name, reason=error.message)
     engine = StepEngine(shelf, mode=first, upscalers=upscalers, capacity=settings.slots)
-    return engine, EngineOffer(engine, pick_device(settings.device))
+    return engine, EngineOffer(engine, device)
 
 
 class EngineOffer:
@@ -103,7 +108,7 @@ class EngineOffer:
             models=tuple(_resident(model, catalogue) for model in shelf.resident),
             device=self._device,
             schedulers=tuple(dict.fromkeys(schedulers)),
-            superres=SUPERRES_SCALE in engine.upscalers,
+            superres=bool(engine.upscalers),
             slots=1 if self._known and all(f.alone for f in self._known.values()) else engine.capacity,
             vram=self._vram,
         )
@@ -131,6 +136,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     scheduler: str
     schedulers: tuple[str, ...]
     alone: bool
+    init_image: bool
+    mask_image: bool
 
 
 def facts_of(model: LoadedModel) -> ModelFacts:
@@ -143,6 +150,8 @@ def facts_of(model: LoadedModel) -> ModelFacts:
         scheduler=model.scheduler,
         schedulers=(*scheduler_names(model.pipeline.scheduler), model.scheduler),
         alone=model.family == "callback",
+        init_image=takes_init_image(model),
+        mask_image=takes_mask_image(model),
     )
 
 
@@ -157,6 +166,8 @@ def mode_info(mode: Mode, facts: ModelFacts | None, *, loaded: bool, styles: tup
         else (facts and facts.default_guidance),
         "scheduler": mode.scheduler or (facts and facts.scheduler),
         "family": facts and facts.family,
+        "init_image": facts and facts.init_image,
+        "mask_image": facts and facts.mask_image,
     }
     return ModeInfo(
         model=mode.shown,
@@ -210,20 +221,3 @@ def measure_vram(device: torch.device) -> Vram:
         available_gb=round(free / _GB, 2),
         usage_percent=round(100 * (total - free) / total, 1),
     )
-
-
-def _load_upscalers(settings: InferenceSettings, model: LoadedModel) -> dict[int, Upscaler]:
-    """Super-resolution networks by scale: those that are set, else those that the model brings."""
-    weights = model.upscaler_weights
-    if settings.super_resolution:
-        folder = Path(settings.super_resolution)
-        weights = {scale: folder / f"x{scale}.safetensors" for scale in (2, 4)}
-    found = {}
-    for scale, path in weights.items():
-        try:
-            found[scale] = load_upscaler(path, model.device, torch.float32)
-        except FileNotFoundError:
-            continue
-        except UnusableWeights as error:
-            raise load_failed(path.name, str(error)) from error
-    return found

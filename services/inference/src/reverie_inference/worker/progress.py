@@ -30,6 +30,11 @@ class JobProgress:
         begin, end = _BEGINS[Phase.DENOISING], _BEGINS[Phase.DECODING]
         self._update(Phase.DENOISING, begin + (end - begin) * step / max(steps, 1), step, steps, step_seconds)
 
+    def tile(self, tile: int, tiles: int, tile_seconds: float) -> None:
+        """A tile of a job that is all super-resolution is done."""
+        fraction = _BEGINS[Phase.STORING] * tile / max(tiles, 1)
+        self._update(Phase.UPSCALING, fraction, tile, tiles, tile_seconds)
+
     def _update(
         self,
         phase: Phase,

@@ -44,7 +44,7 @@ class Standing:
             state=WorkerState.STARTING,
             device=settings.device,
             backend=BACKEND,
-            job_types=(JobType.GENERATE, JobType.SWITCH),
+            job_types=(JobType.GENERATE, JobType.SR, JobType.SWITCH),
             slots=settings.slots,
             detail=f"loading {self.model}",
             started_at=clock.time(),

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from reverie_inference.engine.events import Failed, Finished, Left, Started, Stepped, Switched
+from reverie_inference.engine.events import Failed, Finished, Left, Started, Stepped, Switched, Tiled
 from reverie_inference.settings import InferenceSettings
 from reverie_inference.worker.assignment import Assignment, StopReason
 from reverie_inference.worker.delivery import Delivery
@@ -29,6 +29,7 @@ from reverie_inference.worker.engine_thread import (
     PreviewMade,
     Report,
 )
+from reverie_inference.worker.inputs import Inputs
 from reverie_inference.worker.patience import wait_up_to
 from reverie_inference.worker.previews import Previews
 from reverie_inference.worker.standing import Standing
@@ -41,7 +42,15 @@ from reverie_jobs.store import JobStore, Stored
 from reverie_jobs.transitions import Refused, claim
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.errors import ReverieError
-from reverie_protocol.jobs import MAX_SEED, GenerateParams, Job, JobState, SwitchParams, WorkerState
+from reverie_protocol.jobs import (
+    MAX_SEED,
+    GenerateParams,
+    Job,
+    JobState,
+    SuperResolutionParams,
+    SwitchParams,
+    WorkerState,
+)
 from reverie_protocol.subjects import WorkerHint
 from reverie_runtime.bus.port import Bus, BusError, Entry, Message
 from reverie_runtime.clock import Clock
@@ -70,6 +79,7 @@ class InferenceWorker:
         workers: WorkerMirror,
         controls: ControlMirror,
         delivery: Delivery,
+        inputs: Inputs,
         clock: Clock,
         name: str,
         incarnation: str,
@@ -82,6 +92,7 @@ class InferenceWorker:
         self._workers = workers
         self._controls = controls
         self._delivery = delivery
+        self._inputs = inputs
         self._clock = clock
         self._tally = tally
         self._assignments: dict[str, Assignment] = {}
@@ -172,7 +183,7 @@ class InferenceWorker:
                 if run_id in self._runs:
                     self._runs[run_id].progress.enter(phase)
                     self._runs[run_id].changed.set()
-            case Stepped():
+            case Stepped() | Tiled():
                 self._on_step(report)
 
     async def on_watch(self, message: Message) -> None:
@@ -292,7 +303,7 @@ class InferenceWorker:
             try:
                 try:
                     async with telling(assignment, self._bus, self._clock):
-                        self._begin(assignment)
+                        await self._begin(assignment)
                         outcome = await assignment.outcome
                         if isinstance(outcome, Switched):
                             await self.on_switch(outcome.mode)
@@ -314,15 +325,27 @@ class InferenceWorker:
                 self.on_change()
                 self._wake.set()
 
-    def _begin(self, assignment: Assignment) -> None:
+    async def _begin(self, assignment: Assignment) -> None:
+        """Hand the job to the engine with its pictures; one whose pictures cannot be had fails here."""
         params = assignment.job.params
         self.standing.loads(assignment.job)
         self.on_change()
-        if not isinstance(params, GenerateParams | SwitchParams):
+        if not isinstance(params, GenerateParams | SuperResolutionParams | SwitchParams):
             raise TypeError(f"claimed a {assignment.job.type} job without its parameters")
-        self._engine.admit(assignment.run_id, params, fallback_seed=_seed_of(assignment.job.id))
+        try:
+            pictures = await self._inputs.read(params)
+        except ReverieError as error:
+            assignment.conclude(Failed(assignment.run_id, error.code, error.message))
+        if assignment.outcome.done():  # failed just now, or given back while its pictures were read
+            self._runs.pop(assignment.run_id, None)
+            return
+        seed = _seed_of(assignment.job.id)
+        self._engine.admit(assignment.run_id, params, fallback_seed=seed, pictures=pictures)
         assignment.admitted = True
-        if assignment.job.cancel:
+        if assignment.stop_reason is not None:
+            keep_partial = assignment.stop_reason is StopReason.CANCELLED
+            self._engine.leave(assignment.run_id, keep_partial=keep_partial)
+        elif assignment.job.cancel:
             self._stop(assignment, StopReason.CANCELLED)
 
     def _lose(self, reason: str) -> None:
@@ -352,13 +375,19 @@ class InferenceWorker:
         assignment.stop_reason = reason
         if assignment.outcome.done():
             return
-        self._engine.leave(assignment.run_id, keep_partial=reason is StopReason.CANCELLED)
+        if assignment.admitted:
+            self._engine.leave(assignment.run_id, keep_partial=reason is StopReason.CANCELLED)
         if reason is StopReason.DRAINED:
             # A step can be longer than the deadline: the job goes back now, the engine ends with the process.
             assignment.conclude(None)
 
-    def _on_step(self, event: Stepped) -> None:
+    def _on_step(self, event: Stepped | Tiled) -> None:
         assignment = self._runs.get(event.job_id)
+        if isinstance(event, Tiled):
+            if assignment is not None:
+                assignment.progress.tile(event.tile, event.tiles, event.tile_seconds)
+                assignment.changed.set()
+            return
         self._tally.stepped(event.step_seconds)
         if assignment is not None:
             assignment.progress.step(event.step, event.steps, event.step_seconds)
