@@ -54,7 +54,7 @@ class NatsWire:
     @classmethod
     async def open(cls, port: int) -> NatsWire:
         """Connect on loopback and greet; WireLost if nobody answers properly."""
-        writer = None
+        writer = wire = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MAX_LINE_BYTES)
@@ -64,8 +64,10 @@ class NatsWire:
                 writer.write(b"CONNECT " + options + b"\r\n")
                 await wire.flush()
                 return wire
-        except (OSError, TimeoutError, ValueError) as error:
-            if writer is not None:
+        except (OSError, TimeoutError, ValueError, WireLost) as error:
+            if wire is not None:
+                await wire.close()
+            elif writer is not None:
                 writer.close()
             raise WireLost(str(error)) from None
 
