@@ -71,6 +71,7 @@ class Edge:
             elif _is_preflight(scope, headers):
                 await answer(scope, send, 204, [*added, *_PREFLIGHT], b"")
             else:
+                del headers  # a socket may stay for days
                 await self._pass_on(scope, receive, send, added)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, added: Headers) -> None:

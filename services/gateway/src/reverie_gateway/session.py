@@ -45,8 +45,9 @@ class Session:
         self.outbox = outbox
         self.all_previews = False
         self.resuming = False
-        self._watched: set[str] = set()
-        self._unacknowledged: set[str] = set()
+        # Dictionaries, since an empty one is small, and most of them stay empty.
+        self._watched: dict[str, None] = {}
+        self._unacknowledged: dict[str, None] = {}
         self._held: list[Event] = []
         self._early: list[Event] | None = None
 
@@ -112,11 +113,11 @@ class Session:
         All events, not only this job's: they go out in the order of their revisions, or a cursor would skip some.
         """
         self.outbox.wake()
-        self._unacknowledged.add(job_id)
+        self._unacknowledged[job_id] = None
 
     def release(self, job_id: str) -> None:
         """Send what was kept back, unless another submit is still on its way; idempotent."""
-        self._unacknowledged.discard(job_id)
+        self._unacknowledged.pop(job_id, None)
         if self._unacknowledged:
             return
         held, self._held = self._held, []
@@ -159,10 +160,10 @@ class Session:
     def watch(self, job_id: str, *, enabled: bool) -> None:
         """Start or stop preview frames of one job."""
         if not enabled:
-            self._watched.discard(job_id)
+            self._watched.pop(job_id, None)
             self.outbox.drop_preview(job_id)
         elif len(self._watched) < MAX_WATCHED_JOBS:
-            self._watched.add(job_id)
+            self._watched[job_id] = None
         else:
             raise ReverieError(
                 ErrorCode.RATE_LIMITED,
@@ -173,7 +174,7 @@ class Session:
         """What has not been sent of a job's way to its end is no longer true."""
         self.outbox.drop_latest(job_id)
         self.outbox.drop_preview(job_id)
-        self._watched.discard(job_id)
+        self._watched.pop(job_id, None)
 
 
 def put_event(event: Event, outbox: Outbox) -> None:

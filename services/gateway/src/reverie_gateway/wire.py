@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -58,6 +59,15 @@ class Wire(WebSocketsSansIOProtocol):
             with contextlib.suppress(OSError):  # the client is gone, or this is no TCP
                 raw.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_BYTES)
         await super().run_asgi()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """The application's own messages: accept, close."""
+        await super().send(message)
+        if message["type"] == "websocket.accept":
+            # Answered.  Of an idle socket's memory the handshake would be a fifth.
+            self.request.headers.clear()
+            self.response.headers.clear()
+            self.scope["headers"] = []
 
     def write(self, frames: bytes) -> None:
         """Send complete frames; nothing once either side has ended the conversation."""

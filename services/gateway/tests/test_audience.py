@@ -1,0 +1,156 @@
+"""Whatever a turn brings and whoever lags: each socket is sent every message once, in order, and true progress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from reverie_gateway.audience import Audience
+from reverie_gateway.events import Delivery, Event
+from reverie_gateway.frame import text_frame
+from reverie_gateway.identity import LOCAL
+from reverie_gateway.metrics import GatewayMetrics
+from reverie_gateway.outbox import Outbox
+from reverie_gateway.session import Session
+from reverie_gateway.writer import Turn, Writer
+from reverie_protocol.server_messages import Pong
+
+JOBS = ("a", "b", "c")
+SOCKETS = 3
+
+
+class Line:
+    """A socket's end as the writer sees it: it takes what is written, unless it is congested."""
+
+    def __init__(self) -> None:
+        self.congested = False
+        self.on_relief: Callable[[], None] | None = None
+        self.frames = b""
+
+    def write(self, frames: bytes) -> None:
+        self.frames += frames
+
+    def abort(self) -> None:
+        raise AssertionError("nobody is cut off")
+
+
+class Member:
+    """A session with its socket, and what it should have been sent."""
+
+    def __init__(self, audience: Audience, turn: Turn) -> None:
+        self.line = Line()
+        outbox = Outbox()
+        writer = Writer(outbox, self.line, turn)  # type: ignore[arg-type]  # it needs nothing else of a wire
+        self.session = Session(LOCAL, outbox)
+        audience.join(self.session)
+        writer.follow(self.session, audience)
+        self.expected: list[bytes] = []
+        self.held: list[bytes] | None = None
+
+    def expect(self, frame: bytes) -> None:
+        (self.expected if self.held is None else self.held).append(frame)
+
+
+def received(data: bytes) -> list[bytes]:
+    """Frames of less than 126 bytes."""
+    frames = []
+    while data:
+        length = 2 + data[1]
+        frames.append(data[:length])
+        data = data[length:]
+    return frames
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["state", "progress", "final"]), st.sampled_from(JOBS)),
+        st.tuples(
+            st.sampled_from(["answer", "hold", "release", "congest", "relieve"]), st.integers(0, SOCKETS - 1)
+        ),
+        st.tuples(st.just("turn"), st.none()),
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(operations=OPERATIONS)
+def test_each_socket_is_sent_every_message_in_order_and_no_progress_that_is_untrue(
+    operations: list[tuple[str, Any]],
+) -> None:
+    asyncio.run(_carry_out(operations))
+
+
+async def _carry_out(operations: list[tuple[str, Any]]) -> None:
+    turn = Turn(GatewayMetrics(CollectorRegistry()))
+    audience = Audience(turn)
+    members = [Member(audience, turn) for _ in range(SOCKETS)]
+    latest: dict[str, bytes] = {}
+    ended: set[str] = set()
+    for number, (operation, subject) in enumerate(operations):
+        frame = text_frame(b"%s %s %d" % (operation.encode(), str(subject).encode(), number))
+        match operation:
+            case "state" | "progress" | "final" if subject not in ended:
+                audience.deliver(Event(LOCAL.owner, subject, Delivery[operation.upper()], frame, number))
+                if operation == "progress":
+                    latest[subject] = frame
+                    continue
+                if operation == "final":
+                    ended.add(subject)
+                    latest.pop(subject, None)
+                for member in members:
+                    member.expect(frame)
+            case "turn":
+                await asyncio.sleep(0)
+            case "answer":
+                _answer(members[subject], number)
+            case "hold":
+                if members[subject].held is None:
+                    members[subject].session.hold("mine")
+                    members[subject].held = []
+            case "release":
+                _release(members[subject], number)
+            case "congest":
+                members[subject].line.congested = True
+            case "relieve":
+                _relieve(members[subject])
+    for number, member in enumerate(members):
+        _release(member, number)
+        _relieve(member)
+    await asyncio.sleep(0)
+    for member in members:
+        sent = received(member.line.frames)
+        assert [frame for frame in sent if not frame[2:].startswith(b"progress")] == member.expected
+        for job_id in JOBS:
+            of_job = [frame for frame in sent if frame[2:].split(b" ")[:2][1:] == [job_id.encode()]]
+            if job_id in latest:
+                assert [frame for frame in of_job if frame[2:].startswith(b"progress")][-1] == latest[job_id]
+            if job_id in ended:
+                assert of_job[-1][2:].startswith(b"final")
+
+
+def _answer(member: Member, number: int) -> None:
+    message = Pong(id=number)
+    member.session.answer(message)
+    member.expected.append(text_frame(b'{"type":"pong","id":%d}' % number))
+
+
+def _release(member: Member, number: int) -> None:
+    """The answer that was waited for, and then what was kept back."""
+    if member.held is not None:
+        _answer(member, number)
+        member.expected += member.held
+        member.held = None
+        member.session.release("mine")
+
+
+def _relieve(member: Member) -> None:
+    if member.line.congested:
+        member.line.congested = False
+        assert member.line.on_relief is not None
+        member.line.on_relief()
