@@ -300,7 +300,7 @@ class Stage:
     def __init__(self, server: NatsServer, folder: Path, stack: AsyncExitStack) -> None:
         self.server = server
         self.storage = FilesystemStorage(folder)
-        self._folder = folder
+        self.storage_folder = folder
         self._stack = stack
 
     async def bus(self, name: str) -> Bus:
@@ -322,7 +322,8 @@ class Stage:
     async def gateway(self, **options: Any) -> SimpleNamespace:
         """Another gateway: `url`, `http` (a client of it), `socket()` (a WebSocket to it) and `leave()`."""
         drain_s = options.pop("drain_s", 3.0)
-        storage = StorageSettings(path=str(options.pop("storage_path", self._folder)))
+        storage_path = str(options.pop("storage_path", self.storage_folder))
+        storage = StorageSettings(**({"path": storage_path} | options.pop("storage_settings", {})))
         auth = options.pop("auth", AuthSettings())
         settings = Settings(
             auth=auth,
