@@ -73,6 +73,16 @@ def test_a_model_is_a_path_that_exists_or_a_hugging_face_id(
             find_model(absent, {})
 
 
+def test_a_file_of_modes_takes_the_place_of_a_single_model(tmp_path: Path) -> None:
+    file = tmp_path / "modes.yml"
+    assert "no file of modes" in refusal(UpOptions(modes=file), MODEL)
+    file.touch()
+    plan = resolve(UpOptions(modes=file), MODEL)
+    assert (plan.modes, plan.model) == (str(file), "")
+    assert resolve(UpOptions(), {"REVERIE_INFERENCE__MODES": str(file)}).modes == str(file)
+    assert "do not go together" in refusal(UpOptions(modes=file, model="owner/name"), MODEL)
+
+
 def test_the_built_in_model_comes_from_the_folder_that_the_variable_names(tmp_path: Path) -> None:
     environment = {"REVERIE_BUILTIN_MODELS": str(tmp_path)}
     assert "--model" in refusal(UpOptions(), environment)

@@ -83,6 +83,9 @@ def up(
             help="A diffusers folder, a .safetensors file or a Hugging Face id; the built-in model."
         ),
     ] = None,
+    modes: Annotated[
+        Path | None, typer.Option(help="A modes.yml with several models, their defaults and LoRAs.")
+    ] = None,
     no_generate: Annotated[bool, typer.Option("--no-generate", help="Do not make a first picture.")] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings of the services.")] = None,
 ) -> None:
@@ -90,7 +93,7 @@ def up(
     from reverie_launcher.plan import UpOptions, resolve
     from reverie_launcher.up import Platform
 
-    options = UpOptions(host, port, data, nats, model, config, not no_generate)
+    options = UpOptions(host, port, data, nats, model, config, not no_generate, modes)
     plan = resolve(options, os.environ)
 
     async def serve() -> ExitCode:

@@ -20,7 +20,7 @@ async def banner_rows(
     elsewhere = "" if address.url == DEFAULT_URL else f" --url {address.url}"
     return [
         ("address", address.url),
-        ("model", short_path(plan.model)),
+        ("modes", short_path(plan.modes)) if plan.modes else ("model", short_path(plan.model)),
         ("device", await _device(address)),
         ("data", short_path(str(data.path))),
         ("nats", without_credentials(nats_url)),

@@ -38,12 +38,14 @@ class UpOptions(NamedTuple):
     model: str | None = None
     config: Path | None = None
     generate: bool = True
+    modes: Path | None = None
 
 
 class Plan(NamedTuple):
     """Everything decided; `nats` is None where our own server is to be started.
 
-    `super_resolution` is None where the model brings its own, or there is none.
+    `modes` is a file of several models, and then there is no single `model`.  `super_resolution` is None where the
+    model brings its own, or there is none.
     """
 
     host: str
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
     drain_s: float
     config: Path | None
     generate: bool
+    modes: str | None
 
 
 def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
@@ -71,7 +74,8 @@ def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
         value = environment.get(name) or table.get(section, {}).get(key)  # empty counts as absent
         return None if value is None else str(value)
 
-    model = find_model(options.model or given("inference", "model"), environment)
+    modes = find_modes(options.modes or _path(given("inference", "modes")), options.model)
+    model = "" if modes else find_model(options.model or given("inference", "model"), environment)
     data = (options.data or DEFAULT_DATA).expanduser().absolute()
     return Plan(
         host=options.host or given("gateway", "host") or DEFAULT_HOST,
@@ -86,7 +90,24 @@ def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
         drain_s=_seconds(given("drain", "deadline_s")),
         config=config.absolute() if config else None,
         generate=options.generate,
+        modes=modes,
     )
+
+
+def find_modes(modes: Path | None, model: str | None) -> str | None:
+    """The file of modes made absolute; Failure if it is not there, or a single model was asked for as well."""
+    if modes is None:
+        return None
+    path = modes.expanduser().absolute()
+    if model is not None:
+        raise Failure(
+            ExitCode.USAGE,
+            "--model and a file of modes do not go together.",
+            advice="Add the model to the file, or leave the file away.",
+        )
+    if not path.is_file():
+        raise Failure(ExitCode.USAGE, f"There is no file of modes at {modes}.", advice="Check --modes.")
+    return str(path)
 
 
 def find_model(model: str | None, environment: Mapping[str, str]) -> str:

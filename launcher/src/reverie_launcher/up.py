@@ -119,7 +119,7 @@ class Platform:
             "gateway": {"host": plan.host, "port": str(plan.port)},
             "monitor": self._monitor_values(),
             "inference": {
-                "model": plan.model,
+                **({"modes": plan.modes} if plan.modes else {"model": plan.model}),
                 "name": plan.worker,
                 **({"super_resolution": plan.super_resolution} if plan.super_resolution else {}),
             },

@@ -64,6 +64,12 @@ def test_a_mode_whose_files_are_missing_says_which_and_the_others_are_there(tmp_
     assert "detail.safetensors" in read_catalogue(tmp_path / "modes.yml").modes["photo"].missing
 
 
+def test_users_see_no_path_of_the_machine(tmp_path: Path) -> None:
+    text = f"modes: {{a: {{model: '{tmp_path}/models/xl'}}, b: {{model: '{tmp_path}/absent'}}}}"
+    modes = read_catalogue(written(tmp_path, text)).modes
+    assert (modes["a"].shown, modes["b"].missing) == ("xl", "the model absent is not there")
+
+
 def test_what_looks_like_a_hugging_face_id_and_is_no_folder_is_one(tmp_path: Path) -> None:
     hub = read_catalogue(written(tmp_path, WHOLE)).modes["hub"]
     assert (hub.model, hub.missing) == ("someone/some-model", "")

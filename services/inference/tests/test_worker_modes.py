@@ -58,8 +58,8 @@ async def test_jobs_get_the_mode_they_name_and_else_the_one_that_was_switched_to
         assert (await world.ended(await world.submit())).meta.mode == "large"
         await until(lambda: worker.standing.record().mode == "large")
         assert {model.model for model in worker.standing.record().models} == {
-            str(model_folders["sd15"]),
-            str(model_folders["sdxl"]),
+            model_folders["sd15"].name,
+            model_folders["sdxl"].name,
         }
 
 

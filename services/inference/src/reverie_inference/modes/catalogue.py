@@ -77,7 +77,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lora(msgspec.Struct, frozen=True):
-    """A LoRA with the strength it is applied with.  `path` is where it lies, `shown` how the operator wrote it."""
+    """A LoRA with the strength it is applied with.  `path` is where it lies, `shown` what users see of it."""
 
     name: str
     path: str
@@ -86,7 +86,7 @@ class Lora(msgspec.Struct, frozen=True):
 
 
 class Mode(msgspec.Struct, frozen=True):
-    """One entry: `model` is what to load, `shown` how the operator wrote it; None leaves a default to the model.
+    """One entry: `model` is what to load, `shown` what users see of it; None leaves a default to the model.
 
     `missing` says which file is not there; such a mode is listed and not served.
     """
@@ -175,7 +175,7 @@ def _mode(name: str, entry: _ModeEntry, model_root: Path, lora_root: Path, path:
     return Mode(
         name=name,
         model=model,
-        shown=entry.model,
+        shown=_shown(entry.model),
         loras=loras,
         default_size=size,
         default_steps=entry.default_steps,
@@ -194,12 +194,17 @@ def _resolve(reference: str, root: Path) -> tuple[str, str]:
         return str(place), ""
     if _HUB_ID.fullmatch(reference) and not reference.endswith(".safetensors"):
         return reference, ""
-    return str(place), f"the model {reference} is not there"
+    return str(place), f"the model {_shown(reference)} is not there"
 
 
 def _lora(name: str, reference: str, strength: float, root: Path) -> Lora:
     # PEFT makes a module of each adapter, whose names may hold no dot.
-    return Lora(name.replace(".", "_"), str(root / Path(reference).expanduser()), strength, reference)
+    return Lora(name.replace(".", "_"), str(root / Path(reference).expanduser()), strength, _shown(reference))
+
+
+def _shown(reference: str) -> str:
+    """As the operator wrote it, but for a path of this machine its last part alone."""
+    return Path(reference).name if reference.startswith(("/", "~")) else reference
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
