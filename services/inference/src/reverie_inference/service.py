@@ -10,7 +10,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 from reverie_inference.modes.catalogue import Catalogue, CatalogueError
 from reverie_inference.modes.watch import MODES, ModeMemory, ModesFile
@@ -33,7 +32,7 @@ from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
 from reverie_runtime.http_server import StartError
 from reverie_runtime.metrics import Metrics
-from reverie_storage.filesystem import FilesystemStorage
+from reverie_storage.settings import open_storage
 
 #: Part of the drain deadline that is kept for giving unfinished jobs back.
 REQUEUE_S = 2.0
@@ -64,7 +63,7 @@ async def serve(
         await stack.enter_async_context(follow(workers, workers_bucket))
         controls = ControlMirror()
         await stack.enter_async_context(follow(controls, await bus.bucket(CONTROLS)))
-        storage = FilesystemStorage(Path(settings.storage.path))
+        storage = open_storage(settings.storage)
         delivery = Delivery(
             store,
             storage,

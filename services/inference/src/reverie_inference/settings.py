@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from reverie_runtime.settings import DrainSettings, HealthSettings, LogSettings, NatsSettings
+from reverie_storage.settings import StorageSettings
 
 
 class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,14 +66,6 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         if not self.model and not self.modes:
             raise ValueError("inference.model (or inference.modes) must be set")
-
-
-class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Section `storage`."""
-
-    path: Annotated[
-        str, Meta(min_length=1, description="folder of the outputs, the same for all services")
-    ] = "data/storage"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
