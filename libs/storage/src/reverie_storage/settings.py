@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from reverie_storage.filesystem import FilesystemStorage
+from reverie_storage.pictures import Limits
 from reverie_storage.port import Storage
 
 GIB: Final = 1 << 30
@@ -41,6 +42,11 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upload_megapixels: Annotated[
         float, Meta(gt=0, le=1000, description="Largest picture that is decoded, in millions of pixels")
     ] = 64.0
+
+
+def limits_of(settings: StorageSettings) -> Limits:
+    """What one picture may cost, for whoever takes it and for whoever uses it."""
+    return Limits(max_pixels=int(settings.upload_megapixels * 1e6))
 
 
 def open_storage(settings: StorageSettings, *, environ: Mapping[str, str] = os.environ) -> Storage:

@@ -16,9 +16,9 @@ from reverie_gateway.uses import Uses
 from reverie_jobs.mirror import JobMirror
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
-from reverie_storage.pictures import Limits, Pictures
+from reverie_storage.pictures import Pictures
 from reverie_storage.port import Storage
-from reverie_storage.settings import GIB, StorageSettings
+from reverie_storage.settings import GIB, StorageSettings, limits_of
 from reverie_storage.uploads import Uploads
 
 
@@ -36,7 +36,7 @@ async def kept(
     storage: Storage, settings: StorageSettings, jobs: JobMirror, *, bus: Bus, clock: Clock
 ) -> AsyncIterator[Stores]:
     """Serve and sweep the store while the context is open."""
-    pictures = Pictures(Limits(max_pixels=int(settings.upload_megapixels * 1e6)))
+    pictures = Pictures(limits_of(settings))
     thumbnails, uses = Thumbnails(storage, pictures), Uses(storage, clock=clock)
     leases = await bus.bucket(LEASES)
     sweeper = Sweeper(storage, jobs, leases, clock=clock, quota_bytes=int(settings.quota_gb * GIB))

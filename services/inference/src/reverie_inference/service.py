@@ -32,7 +32,7 @@ from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
 from reverie_runtime.http_server import StartError
 from reverie_runtime.metrics import Metrics
-from reverie_storage.settings import open_storage
+from reverie_storage.settings import limits_of, open_storage
 
 #: Part of the drain deadline that is kept for giving unfinished jobs back.
 REQUEUE_S = 2.0
@@ -79,7 +79,7 @@ async def serve(
             workers=workers,
             controls=controls,
             delivery=delivery,
-            inputs=Inputs(storage, clock=clock),
+            inputs=Inputs(storage, limits_of(settings.storage), clock=clock),
             clock=clock,
             name=inference.name or host_name(),
             incarnation=secrets.token_hex(6),

@@ -12,7 +12,7 @@ from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import GenerateParams, JobParams, SuperResolutionParams
 from reverie_runtime.clock import Clock
-from reverie_storage.pictures import read_picture
+from reverie_storage.pictures import Limits, read_picture
 from reverie_storage.port import Storage, StorageUnavailable
 
 RETRY_S: Final = 0.25
@@ -25,8 +25,9 @@ log = structlog.get_logger(__name__)
 class Inputs:
     """Reads pictures; a job without any is none of its business."""
 
-    def __init__(self, storage: Storage, *, clock: Clock) -> None:
+    def __init__(self, storage: Storage, limits: Limits, *, clock: Clock) -> None:
         self._storage = storage
+        self._limits = limits
         self._clock = clock
 
     async def read(self, params: JobParams) -> Pictures:
@@ -47,7 +48,7 @@ class Inputs:
         give_up_at = self._clock.monotonic() + STORAGE_PATIENCE_S
         while True:
             try:
-                picture = await read_picture(self._storage, key)
+                picture = await read_picture(self._storage, key, limits=self._limits)
             except ReverieError as error:
                 raise ReverieError(error.code, f"{field}: {error.message}") from error
             except StorageUnavailable as error:
