@@ -156,7 +156,7 @@ MESSAGES = [
     (SUBMIT | {"__proto__": {}}, "invalid_field"),
     ({"type": "job:submit", "jobType": "sr"}, "invalid_field"),
     ({"type": "job:submit", "jobType": "sr", "fileRef": "../x"}, "invalid_field"),
-    ({"type": "job:submit", "jobType": "sr", "fileRef": "abc"}, "no_worker"),
+    ({"type": "job:submit", "jobType": "sr", "fileRef": "abc"}, "file_not_found"),
     ({"type": "job:submit", "jobType": "comfy", "workflowId": ""}, "invalid_field"),
     ({"type": "job:submit", "jobType": "comfy", "workflowId": "w"}, "no_worker"),
     ({"type": "dream:start"}, "invalid_field"),

@@ -89,7 +89,7 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
         415, False, "The body has another media type than the endpoint takes, or the file is no picture."
     ),
     ErrorCode.INVALID_UPLOAD: ErrorTraits(
-        400, False, "The uploaded file is empty, or the form around it is malformed."
+        400, False, "The uploaded file is empty, or the form around it, or one of its fields, is wrong."
     ),
     ErrorCode.INVALID_MODES: ErrorTraits(
         400, False, "A worker's modes.yml is broken; what it offered before stays."

@@ -19,6 +19,7 @@ from reverie_gateway.http_models import ModelsController
 from reverie_gateway.http_page import read_page
 from reverie_gateway.http_queue import QueueController
 from reverie_gateway.http_storage import StorageController
+from reverie_gateway.http_superres import superres
 from reverie_gateway.http_system import (
     read_health,
     read_metrics,
@@ -92,6 +93,7 @@ def build_app(parts: Parts) -> Litestar:
             read_status,
             StorageController,
             stream_events,
+            superres,
             upload,
         ],
         dependencies={name: _provide(getattr(parts, name)) for name in Parts.__struct_fields__},

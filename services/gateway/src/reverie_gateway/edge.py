@@ -22,7 +22,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Headers of ours that a page of an allowed origin may read.
 EXPOSED: Final = (
     "ETag, Location, Retry-After, X-Backend, X-Job-Id, X-LCM-Image-Key, X-Mode, X-Request-Id, X-Seed, "
-    "X-SR-Format, X-SR-Model, X-SR-Passes, X-SR-Scale-Per-Pass, X-Storage-Created-At, X-Storage-Key, X-SuperRes"
+    "X-SR-Format, X-SR-Magnitude, X-SR-Model, X-SR-Passes, X-SR-Scale-Per-Pass, X-Storage-Created-At, "
+    "X-Storage-Key, X-SuperRes"
 )
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),

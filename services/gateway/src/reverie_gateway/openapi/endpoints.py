@@ -101,6 +101,28 @@ _UPLOAD = (
     ErrorCode.FORBIDDEN,
     ErrorCode.STORAGE_UNAVAILABLE,
 )
+#: How a job that a request waits for may end.
+_JOB_FAILURES = (
+    ErrorCode.CANCELLED,
+    ErrorCode.WAIT_TIMEOUT,
+    ErrorCode.INTERNAL,
+    ErrorCode.OUT_OF_MEMORY,
+    ErrorCode.MODEL_LOAD_FAILED,
+    ErrorCode.UNSAFE_CHECKPOINT,
+    ErrorCode.UNSUPPORTED_MODEL,
+    ErrorCode.INFERENCE_FAILED,
+    ErrorCode.INVALID_OUTPUT,
+    ErrorCode.CRASH_LOOP,
+)
+_SUPERRES_HEADERS = (
+    Header("X-LCM-Image-Key", "storage key of the picture"),
+    Header("X-Job-Id", "the job, to be found at `/v1/jobs/{id}`"),
+    Header("X-SR-Model", "super-resolution model"),
+    Header("X-SR-Magnitude", "passes that were asked for", _INTEGER),
+    Header("X-SR-Passes", "passes that were made", _INTEGER),
+    Header("X-SR-Scale-Per-Pass", "factor of one pass", _INTEGER),
+    Header("X-SR-Format", "png or jpeg"),
+)
 _SUPER_RESOLUTION = "; with `superres` only"
 _PICTURE_HEADERS = (
     Header("X-Seed", "seed that was used", _INTEGER),
@@ -147,22 +169,14 @@ ENDPOINTS: Final = (
             *_STORE,
             ErrorCode.MODE_NOT_FOUND,
             ErrorCode.STYLE_NOT_FOUND,
+            ErrorCode.FILE_NOT_FOUND,
             ErrorCode.IDEMPOTENCY_CONFLICT,
-            ErrorCode.CANCELLED,
             ErrorCode.QUEUE_FULL,
             ErrorCode.DRAINING,
             ErrorCode.NO_WORKER,
             ErrorCode.SUPERRES_DISABLED,
             ErrorCode.STORAGE_UNAVAILABLE,
-            ErrorCode.WAIT_TIMEOUT,
-            ErrorCode.INTERNAL,
-            ErrorCode.OUT_OF_MEMORY,
-            ErrorCode.MODEL_LOAD_FAILED,
-            ErrorCode.UNSAFE_CHECKPOINT,
-            ErrorCode.UNSUPPORTED_MODEL,
-            ErrorCode.INFERENCE_FAILED,
-            ErrorCode.INVALID_OUTPUT,
-            ErrorCode.CRASH_LOOP,
+            *_JOB_FAILURES,
         ),
     ),
     Endpoint(
@@ -378,6 +392,49 @@ ENDPOINTS: Final = (
         },
         answers=(Answer(200, "the reference", {"application/json": "UploadAccepted"}),),
         errors=_UPLOAD,
+    ),
+    *(
+        Endpoint(
+            method="post",
+            path=path,
+            operation_id=operation_id,
+            tag="Generation",
+            summary="A picture, enlarged, in the answer",
+            description="PNG, JPEG or WebP in; transparency is kept, EXIF orientation applied. The job goes on if "
+            "the wait runs out (504, with its address in the body) or the client leaves. Fields that are "
+            "not known are ignored.",
+            parameters=(_IDEMPOTENCY,),
+            form={
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "string", "format": "binary"},
+                    "magnitude": {"type": "integer", "minimum": 1, "maximum": 3, "default": 2},
+                    "out_format": {"enum": ["png", "jpeg"], "default": "png"},
+                    "quality": {"type": "integer", "minimum": 1, "maximum": 100, "default": 92},
+                },
+            },
+            answers=(
+                Answer(
+                    200,
+                    "the picture",
+                    {"image/png": _PICTURE, "image/jpeg": _PICTURE},
+                    headers=_SUPERRES_HEADERS,
+                ),
+            ),
+            errors=(
+                *_UPLOAD,
+                *_STORE,
+                *_JOB_FAILURES,
+                ErrorCode.FILE_NOT_FOUND,
+                ErrorCode.IDEMPOTENCY_CONFLICT,
+                ErrorCode.QUEUE_FULL,
+                ErrorCode.DRAINING,
+                ErrorCode.NO_WORKER,
+                ErrorCode.SUPERRES_DISABLED,
+            ),
+        )
+        for path, operation_id in (("/superres", "superres"), ("/v1/superres", "superresV1"))
     ),
     Endpoint(
         method="get",

@@ -1,0 +1,90 @@
+"""`POST /superres` and `POST /v1/superres`: a picture in, the same picture larger in the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from litestar import Response, post
+from litestar.di import NamedDependency
+
+from reverie_gateway.forms import received_form
+from reverie_gateway.idempotency import idempotency_key_of
+from reverie_gateway.identity import HttpRequest, owner_of
+from reverie_gateway.jobs import Jobs
+from reverie_gateway.objects import Objects, available
+from reverie_gateway.settings import GatewaySettings
+from reverie_gateway.synchronous import ended_job, failure_of, picture_of, superres_headers, without_picture
+from reverie_gateway.waiting import Waiters
+from reverie_protocol.client_messages import JobSubmit
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.jobs import Job, JobState, SuperResolutionParams
+from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged
+from reverie_protocol.validation import validate
+from reverie_storage.settings import MIB, StorageSettings
+from reverie_storage.uploads import UploadRecord, Uploads
+
+_FIELDS = ("magnitude", "out_format", "quality")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
+#: Stands for the picture while it has not arrived.
+_NOT_YET = "not-yet"
+
+
+@post(["/superres", "/v1/superres"], status_code=200, request_max_body_size=None)
+async def superres(
+    request: HttpRequest,
+    *,
+    jobs: NamedDependency[Jobs],
+    waiters: NamedDependency[Waiters],
+    objects: NamedDependency[Objects],
+    uploads: NamedDependency[Uploads],
+    gateway_settings: NamedDependency[GatewaySettings],
+    storage_settings: NamedDependency[StorageSettings],
+) -> Response[Any]:
+    """Enlarge a picture; the job goes on if the wait runs out or the client leaves."""
+    owner = owner_of(request)
+    # Before the picture is read: there may be nobody who could enlarge it.
+    jobs.draft(JobSubmit(params=SuperResolutionParams(_NOT_YET)), owner=owner, must_run_now=True)
+    max_file_bytes = int(storage_settings.upload_mb * MIB)
+    async with received_form(request, max_file_bytes=max_file_bytes, fields=_FIELDS) as form, available():
+        given = read_fields(form.fields)
+        upload = await uploads.keep(form.file, owner=owner)
+    params = _of_upload(given, upload)
+    submit = JobSubmit(params=params, idempotency_key=idempotency_key_of(request))
+    draft = jobs.draft(submit, owner=owner, must_run_now=True)
+    timeout_s = gateway_settings.generate_wait_s
+    job = await ended_job(request, draft, jobs=jobs, waiters=waiters, timeout_s=timeout_s)
+    if job.state is JobState.COMPLETED:
+        return await picture_of(job, objects, headers=_headers(job, params))
+    error = failure_of(job)
+    if error.code is ErrorCode.INVALID_FIELD:  # only the worker knows what its network multiplies by
+        raise ReverieError(ErrorCode.INVALID_UPLOAD, error.message, job_id=job.id)
+    return without_picture(job, request)
+
+
+def read_fields(fields: Mapping[str, str]) -> SuperResolutionParams:
+    """The parameters beside the file; `invalid_upload` (400, as this endpoint always had it) names a wrong one."""
+    data: dict[str, object] = {"fileRef": _NOT_YET}
+    for name, text in fields.items():
+        data[name] = int(text) if name != "out_format" and _WHOLE.fullmatch(text) else text
+    try:
+        return validate(SuperResolutionParams, data)
+    except ReverieError as error:
+        raise ReverieError(ErrorCode.INVALID_UPLOAD, error.message) from None
+
+
+def _of_upload(given: SuperResolutionParams, upload: UploadRecord) -> SuperResolutionParams:
+    """The parameters with their picture; `invalid_upload` where no result of that size is made."""
+    width, height = enlarged((upload.width, upload.height), given.magnitude)
+    if max(width, height) > MAX_RESULT_SIDE_PX:
+        raise ReverieError(
+            ErrorCode.INVALID_UPLOAD,
+            f"magnitude: makes a picture of {width}x{height} pixels from {upload.width}x{upload.height}; "
+            f"at most {MAX_RESULT_SIDE_PX} a side are made",
+        )
+    return SuperResolutionParams(upload.key, given.magnitude, given.out_format, given.quality)
+
+
+def _headers(job: Job, params: SuperResolutionParams) -> dict[str, object]:
+    return {"X-SR-Magnitude": params.magnitude} | (superres_headers(job.meta) if job.meta else {})

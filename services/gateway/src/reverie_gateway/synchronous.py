@@ -1,0 +1,109 @@
+"""A job that an HTTP request waits for, and the picture that answers it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Response
+
+from reverie_gateway.identity import HttpRequest
+from reverie_gateway.jobs import Jobs
+from reverie_gateway.objects import Objects, Span, header_text
+from reverie_gateway.problem import job_url, problem, request_id_of
+from reverie_gateway.waiting import Waiters
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.jobs import Job, JobError, JobMeta, JobState
+
+
+async def ended_job(
+    request: HttpRequest, draft: Job, *, jobs: Jobs, waiters: Waiters, timeout_s: float
+) -> Job:
+    """Submit a drafted job and wait for its terminal record; it goes on if the wait runs out or the client leaves.
+
+    `wait_timeout` with the job's address when the time is over.
+    """
+    with waiters.expect(draft.id) as ended:
+        job = (await jobs.submit(draft)).stored.job
+        if not job.state.terminal:
+            job = await _wait(request, ended, job_id=job.id, timeout_s=timeout_s)
+    return job
+
+
+async def _wait(request: HttpRequest, ended: asyncio.Future[Job], *, job_id: str, timeout_s: float) -> Job:
+    """The job's terminal record; `wait_timeout` with the job's address when the time is over.
+
+    A client that has gone ends the wait in the same way, only that nobody reads the answer.
+    """
+    gone = asyncio.create_task(_disconnected(request), name="generate-client")
+    try:
+        either: set[asyncio.Future[Any]] = {ended, gone}
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    if ended.done():
+        return ended.result()
+    raise ReverieError(
+        ErrorCode.WAIT_TIMEOUT,
+        f"the picture was not ready within {timeout_s:g} s; the job goes on, see {job_url(job_id)}",
+        job_id=job_id,
+    )
+
+
+async def _disconnected(request: HttpRequest) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def failure_of(job: Job) -> ReverieError:
+    """Why a job did not complete; a code that this gateway does not know is `internal`."""
+    reason = job.error or JobError(ErrorCode.INTERNAL, "the job failed")
+    known = reason.code in ErrorCode.__members__.values()
+    return ReverieError(
+        ErrorCode(reason.code) if known else ErrorCode.INTERNAL, reason.message, job_id=job.id
+    )
+
+
+def without_picture(job: Job, request: HttpRequest) -> Response[Any]:
+    """A failed job answers with its own code, and is a 500 unless the request itself was the reason."""
+    error = failure_of(job)
+    ours = job.state is JobState.FAILED and error.code not in _REQUEST_WAS_WRONG
+    return problem(error, request_id_of(request), status=HTTPStatus.INTERNAL_SERVER_ERROR if ours else None)
+
+
+#: What only the worker can find out about a request: its model's sizes, its scheduler's steps.
+_REQUEST_WAS_WRONG = frozenset(
+    {
+        ErrorCode.INVALID_FIELD,
+        ErrorCode.MODE_NOT_FOUND,
+        ErrorCode.STYLE_NOT_FOUND,
+        ErrorCode.SUPERRES_DISABLED,
+        ErrorCode.DEADLINE_EXCEEDED,
+        ErrorCode.FILE_NOT_FOUND,
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode.INVALID_UPLOAD,
+    }
+)
+
+
+async def picture_of(job: Job, objects: Objects, *, headers: Mapping[str, object]) -> Response[Any]:
+    """The picture of a completed job, never cached, with its key and its job's id beside other headers."""
+    if not job.outputs:
+        raise ReverieError(ErrorCode.INVALID_OUTPUT, "the job ended without a picture", job_id=job.id)
+    found = await objects.stat(job.outputs[0].key)
+    own = {"Cache-Control": "no-store", "X-LCM-Image-Key": found.key, "X-Job-Id": job.id}
+    texts = {name: header_text(value) for name, value in (own | dict(headers)).items()}
+    return await objects.stream(found, Span(0, found.size_bytes), headers=texts)
+
+
+def superres_headers(meta: JobMeta) -> dict[str, object]:
+    """What super-resolution did."""
+    return {
+        "X-SR-Model": meta.sr_model,
+        "X-SR-Passes": meta.sr_passes,
+        "X-SR-Scale-Per-Pass": meta.sr_scale_per_pass,
+        "X-SR-Format": meta.sr_format,
+    }
