@@ -154,7 +154,9 @@ class BenchWorker:
         stored = await self.store.apply(job_id, lambda job: claim(job, worker=self.key, now=CLOCK.time()))
         return Claim(job_id, self.key, stored.job.attempt)
 
-    async def progress(self, held: Claim, step: int, steps: int = 4, *, step_seconds: float = 0.0) -> None:
+    async def progress(
+        self, held: Claim, step: int, steps: int = 4, *, step_seconds: float = 0.0, node: str = ""
+    ) -> None:
         progress = Progress(
             job_id=held.job_id,
             attempt=held.attempt,
@@ -163,6 +165,7 @@ class BenchWorker:
             steps=steps,
             progress=step / steps,
             step_seconds=step_seconds,
+            node=node,
         )
         await self.bus.publish(job_progress(held.job_id), msgspec.json.encode(progress))
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from functools import partial
 
 import pytest
-from websockets.exceptions import ConnectionClosedError
 
-from reverie_gateway.outbox import Outbox
 from reverie_protocol.preview import decode_preview
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -267,20 +263,3 @@ async def test_the_status_is_pushed_when_it_changes_and_polling_shows_the_same(g
         polled = (await gateway.http.get("/v1/system/status")).json()
         assert polled == status
         await worker.beat(mode="tiny")
-
-
-async def test_a_client_that_does_not_read_is_closed_with_a_code_that_invites_it_back(own_stage, monkeypatch):
-    monkeypatch.setattr("reverie_gateway.socket.Outbox", partial(Outbox, max_bytes=1_000_000))
-    gateway = await own_stage.gateway()
-    worker = await own_stage.worker()
-    plug = socket.create_connection(("127.0.0.1", gateway.port))
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
-    async with gateway.socket(sock=plug, max_queue=1, close_timeout=1) as lazy, gateway.socket() as eager:
-        for _ in range(40):  # 8 MB: more than the system's buffers take
-            answer = await gateway.http.post("/v1/jobs", json={"jobType": "generate", "prompt": "x"})
-            held = await worker.claim(answer.json()["jobId"])
-            await worker.fail(held, "inference_failed", "x" * 200_000)
-            assert (await eager.until("job:error"))["jobId"] == held.job_id
-        with pytest.raises(ConnectionClosedError) as closed:
-            await lazy.until("nothing that is ever sent")
-    assert closed.value.rcvd.code == 4008
