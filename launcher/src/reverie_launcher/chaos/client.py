@@ -36,7 +36,13 @@ ANSWER_S: Final = 6.0
 HTTP_TIMEOUT_S: Final = 6.0
 RETRY_S: Final = (0.05, 0.4)
 POLL_S: Final = 0.5
+#: Requests of one client that are tried at once, and its polls a second: a program that asked for each of a thousand
+#: waiting jobs by itself would be an attack.
+MOST_TRIES: Final = 8
+POLLS_PER_S: Final = 10.0
 PING_S: Final = 2.0
+#: How often a client asks once more for a job although it knows the end.
+END_POLLED: Final = 0.3
 LOST = (WebSocketException, OSError, TimeoutError)
 HTTP_BAD_REQUEST: Final = 400
 HTTP_CONFLICT: Final = 409
@@ -88,6 +94,8 @@ class Client:
         self._joined = False  # on the present connection; what comes before is a snapshot
         self._epoch = ""
         self._over: dict[str, asyncio.Event] = {}
+        self._tries = asyncio.Semaphore(MOST_TRIES)
+        self._polling = asyncio.Lock()
         # No proxy and no certificates: these are ports of this machine.
         self._http = httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False, verify=False)
 
@@ -231,6 +239,10 @@ class Client:
 
     async def submit(self, plan: JobPlan, path: Path, *, cut: bool = False) -> str | None:
         """Try until it is acknowledged; the job's id, None if it was refused for good."""
+        async with self._tries:
+            return await self._insist(plan, path, cut=cut)
+
+    async def _insist(self, plan: JobPlan, path: Path, *, cut: bool) -> str | None:
         while True:
             try:
                 answer = await (self._submit_on_socket if path is Path.SOCKET else self._submit_over_http)(
@@ -269,6 +281,10 @@ class Client:
 
     async def _conflict(self, plan: JobPlan, job_id: str) -> None:
         """The same key with another body must be refused, once the job is there."""
+        async with self._tries:
+            await self._provoke(plan, job_id)
+
+    async def _provoke(self, plan: JobPlan, job_id: str) -> None:
         while True:
             try:
                 await self._call("POST", "/v1/jobs", json={**_body(plan), "prompt": "something else"})
@@ -289,6 +305,10 @@ class Client:
     async def cancel(self, job_id: str, path: Path, *, after_s: float = 0.0) -> None:
         """Cancel, trying until that is acknowledged."""
         await asyncio.sleep(after_s)
+        async with self._tries:
+            await self._insist_on_cancel(job_id, path)
+
+    async def _insist_on_cancel(self, job_id: str, path: Path) -> None:
         while True:
             try:
                 if path is Path.SOCKET:
@@ -318,6 +338,12 @@ class Client:
                 await self._poll(job_id)
 
     async def _poll(self, job_id: str) -> None:
+        async with self._polling:
+            await asyncio.sleep(1 / POLLS_PER_S)
+            if job_id not in self.ended or self._rng.random() < END_POLLED:
+                await self._ask_for(job_id)
+
+    async def _ask_for(self, job_id: str) -> None:
         try:
             view = await self._call("GET", f"/v1/jobs/{job_id}")
         except Refused as refused:

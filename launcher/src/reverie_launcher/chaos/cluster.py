@@ -14,9 +14,9 @@ from typing import Final
 
 from reverie_launcher.chaos.evidence import WorkerSaid
 from reverie_launcher.chaos.member import Member
+from reverie_launcher.chaos.port_block import PortBlock
 from reverie_launcher.chaos.proxy import FaultProxy
 from reverie_launcher.nats_server import NatsServer
-from reverie_launcher.ports import choose_port
 from reverie_launcher.services import SERVICES, Service, foreign_environment, prepare
 from reverie_launcher.supervisor import Launch
 from reverie_runtime.crash_points import CRASH_POINTS
@@ -71,24 +71,25 @@ class Cluster:
         #: The clients' connections to a gateway, by the gateway's name.
         self.client_links: dict[str, FaultProxy] = {}
         self.gateway_ports: dict[str, int] = {}
-        #: Ports of members that may be down: free as far as the system knows, but spoken for.
-        self._spoken_for = {self.server.port}
+        #: Members may be down; nobody else shall take their ports meanwhile.
+        self._ports = PortBlock(rng)
+        self.server.port = self._ports.take()
 
     async def start(self) -> None:
         """Start everything; return when all members are ready."""
         self.nats.start()
         await self.nats.wait_ready()
         for name in self.gateways:
-            port = self.gateway_ports[name] = self._choose_port()
+            port = self.gateway_ports[name] = self._ports.take()
             self.client_links[name] = await self._listen(port)
             values = {"port": str(port), "retention_h": f"{RETENTION_H:g}"}
             await self._add(name, _GATEWAY, {"gateway": values})
         for name in self.workers:
             values = {"model": self._model, "name": name, "device": "cpu", "threads": "1", "offline": "true"}
-            health = {"port": str(self._choose_port())}
+            health = {"port": str(self._ports.take())}
             service = _LIGHT if name in self.light else _INFERENCE
             await self._add(name, service, {"inference": values, "health": health})
-        own = {"monitor": {"node": "chaos"}, "health": {"port": str(self._choose_port())}}
+        own = {"monitor": {"node": "chaos"}, "health": {"port": str(self._ports.take())}}
         await self._add(MONITOR, _MONITOR, own)
         for member in self.members.values():
             await member.wait_ready()
@@ -111,6 +112,7 @@ class Cluster:
         await self.nats.stop(within_s=STOP_S)
         for proxy in (*self.bus_links.values(), *self.client_links.values()):
             await proxy.stop()
+        self._ports.give_back()
 
     def urls(self) -> list[str]:
         """Where clients find the gateways, through their proxies."""
@@ -174,18 +176,11 @@ class Cluster:
 
     async def _listen(self, target: int) -> FaultProxy:
         for _ in range(LISTEN_TRIES):
-            proxy = FaultProxy(self._choose_port(), target)
+            proxy = FaultProxy(self._ports.take(), target)
             with contextlib.suppress(OSError):  # somebody was faster
                 await proxy.start()
                 return proxy
         raise RuntimeError("no port could be listened on")
-
-    def _choose_port(self) -> int:
-        port = choose_port(self._rng)
-        while port in self._spoken_for:
-            port = choose_port(self._rng)
-        self._spoken_for.add(port)
-        return port
 
     def _hear(self, member: str, line: str) -> None:
         """Workers say in their log how a job ended."""
