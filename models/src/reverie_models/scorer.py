@@ -170,7 +170,7 @@ def train(work: Path, minutes: float, seed: int = 2) -> None:
     while not run.over:
         torch.manual_seed(seed * 1_000_003 + run.step)
         rng = fresh_rng(seed, run.step)
-        scenes = [draw_scene(rng, pairs=0.3, landscapes=0.2) for _ in range(_BATCH)]
+        scenes = [draw_scene(rng, pairs=0.45, landscapes=0.1) for _ in range(_BATCH)]
         right = [describe(scene, rng) for scene in scenes]
         wrong = [confused(scene, rng) for scene in scenes for _ in range(_WRONG_PER_PICTURE)]
         pictures = _spoiled(pictures_of(scenes).to(device), rng)
