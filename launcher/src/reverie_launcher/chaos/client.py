@@ -36,8 +36,8 @@ ANSWER_S: Final = 6.0
 HTTP_TIMEOUT_S: Final = 6.0
 RETRY_S: Final = (0.05, 0.4)
 POLL_S: Final = 0.5
-#: Requests of one client that are tried at once, and its polls a second: a program that asked for each of a thousand
-#: waiting jobs by itself would be an attack.
+#: Requests of one client that are tried at once, and its polls a second: a program that asked for each of its
+#: thousand waiting jobs by itself would be an attack.
 MOST_TRIES: Final = 8
 POLLS_PER_S: Final = 10.0
 PING_S: Final = 2.0
