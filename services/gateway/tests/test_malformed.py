@@ -181,7 +181,7 @@ async def test_each_malformed_frame_is_answered_and_the_socket_stays_open(gatewa
             assert error["code"] == code, (text[:200], error)
             if "id" not in message:
                 assert error["id"] == number
-            assert bool(error.get("fields")) == (code == "invalid_field"), error
+            assert bool(error.get("fields")) == (code in ("invalid_field", "file_not_found")), error
         await client.settle()
     assert not worker.mirror.queued
 
