@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/fanout.py [--sockets 100] [--rounds 3] [--cpu-s 1.0] [--only reverie,picows]
 
 CPU is user and system time of the server's process; clients and publisher are another process.  Each burst is given
-to the server in one write, and the next one follows when every client has all of it, so single events stay single.
+to the server in one write, and the next one follows a pause after every client has all of it, so single events stay
+single, as they are in a service that waits for its work; `--pause-ms 0` measures them back to back.
 The gateway is the real one with everything on: its events are progress of running jobs, published on NATS by their
 worker (each burst one message of each of so many jobs), and nothing is subtracted.  `reverie, job records` are
 durable changes of one job's record instead.  The servers take turns; the median over the rounds counts.
@@ -63,6 +64,7 @@ def measure(server: Server, burst: int, options: argparse.Namespace) -> float | 
                 expected += burst
                 if not crowd.read_until(expected, within_s=ARRIVAL_S):
                     return None
+                crowd.read_for(options.pause_ms / 1000)
         spent = cpu_seconds(server.process) - begun
         crowd.read_for(0.05)
         if any(member.counted != expected for member in crowd.members):
@@ -127,6 +129,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--cpu-s", type=float, default=1.0, help="CPU seconds of a server per figure and round"
+    )
+    parser.add_argument(
+        "--pause-ms", type=float, default=1.0, help="between a burst's arrival and the next burst"
     )
     parser.add_argument("--only", default="", help="names of servers, separated by commas")
     options = parser.parse_args()

@@ -115,14 +115,14 @@ class NatsPublisher:
 
     def _alive(self, connection: socket.socket) -> bool:
         try:
-            data = connection.recv(4096, socket.MSG_DONTWAIT)
-            if b"PING\r\n" in data:
-                connection.sendall(b"PONG\r\n")
+            while data := connection.recv(4096, socket.MSG_DONTWAIT):
+                if b"PING\r\n" in data:
+                    connection.sendall(b"PONG\r\n")
         except BlockingIOError:
             return True
         except OSError:
             return False
-        return bool(data)
+        return False
 
 
 class Crowd:
