@@ -225,6 +225,15 @@ async def test_settings_choose_the_store(tmp_path: Path, s3_server) -> None:
     assert await other.stat(key) is None
 
 
+@pytest.mark.parametrize(
+    "url", ["ftp://host/x", "s3://", "s3:///x", "s3://key:secret@bucket", "/data", "memory://"]
+)
+def test_an_address_of_no_store_that_we_know_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="s3://bucket/prefix") as refused:
+        StorageSettings(url=url)
+    assert "secret" not in str(refused.value)
+
+
 async def test_a_bucket_that_is_not_there_or_not_reachable_says_so_without_an_address(s3_server) -> None:
     missing = open_storage(StorageSettings(url="s3://missing/x"), environ=s3_server.environ)
     environ = {**s3_server.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}

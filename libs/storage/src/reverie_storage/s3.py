@@ -157,7 +157,8 @@ async def _answered(request: Awaitable[T]) -> T:
     except PermissionError:
         raise StorageUnavailable("the store refuses our credentials") from None
     except (BaseError, OSError) as error:
-        raise StorageUnavailable(f"the store cannot be used: {type(error).__name__}") from error
+        # What obstore says of it has the address in it.
+        raise StorageUnavailable("the store does not answer, or not as it should") from error
 
 
 def _blob(meta: ObjectMeta, *, used_at: float) -> Blob:

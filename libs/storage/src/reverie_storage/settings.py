@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,6 +17,7 @@ from reverie_storage.port import Storage
 
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
+_S3: Final = re.compile(r"s3://[^/?#@\s]+(/[^?#\s]*)?")
 
 
 class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +27,6 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[
         str,
         Meta(
-            pattern=r"^(s3://[^/?#@\s]+(/[^?#\s]*)?)?$",
             description="`s3://bucket/prefix` in place of a folder; endpoint, region and credentials come from "
             "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ),
@@ -42,6 +43,13 @@ class StorageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upload_megapixels: Annotated[
         float, Meta(gt=0, le=1000, description="Largest picture that is decoded, in millions of pixels")
     ] = 64.0
+
+    def __post_init__(self) -> None:
+        """ValueError for a store that we do not know."""
+        if self.url and _S3.fullmatch(self.url) is None:
+            raise ValueError(
+                "storage.url must be s3://bucket or s3://bucket/prefix, or empty for storage.path"
+            )
 
 
 def limits_of(settings: StorageSettings) -> Limits:
