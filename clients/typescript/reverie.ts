@@ -881,7 +881,8 @@ export interface NodeStatus {
 /**
  * Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
  *
- * `nodes` are the machines that a monitor runs on; a monitor's own message has the one that is its own.
+ * `loading` are the modes whose models workers are loading.  `nodes` are the machines that a monitor runs on; a
+ * monitor's own message has the one that is its own.
  */
 export interface SystemStatus {
   type: "system:status";
@@ -889,6 +890,7 @@ export interface SystemStatus {
   vram: Vram;
   storage: StorageHealth;
   queueState: QueueState;
+  loading: readonly string[];
   /** a count; 0..; default 0 */
   workers: number;
   version: string;
@@ -1315,6 +1317,8 @@ export interface Worker {
   mode: string | null;
   /** the mode after a first start */
   defaultMode: string | null;
+  /** the mode whose model is being loaded; empty if none is */
+  loading: string;
   schedulers: readonly string[];
   /** default false */
   superres: boolean;

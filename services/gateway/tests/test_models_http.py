@@ -144,3 +144,11 @@ async def test_loading_and_unloading_by_hand_is_not_implemented(gateway: Any, wo
 async def test_a_client_cannot_submit_a_switch_as_its_own_job(gateway: Any, worker: Any) -> None:
     answer = await gateway.http.post("/v1/jobs", json={"jobType": "switch", "mode": "ink"})
     assert answer.status_code == 422
+
+
+async def test_a_model_that_is_being_loaded_shows_in_the_status(gateway: Any, worker: Any) -> None:
+    async with gateway.socket() as client:
+        await worker.beat(loading="ink", detail="loading ink")
+        await client.until("system:status", loading=["ink"])
+        await worker.beat(loading="", detail="")
+        await client.until("system:status", loading=[])

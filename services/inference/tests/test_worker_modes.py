@@ -50,8 +50,12 @@ async def test_jobs_get_the_mode_they_name_and_else_the_one_that_was_switched_to
         assert not worker.standing.record().modes["large"].loaded
         first = await world.ended(await world.submit(num_inference_steps=None))
         assert (first.meta.mode, first.meta.steps) == ("small", 2)
-        named = await world.ended(await world.submit(mode="large", num_inference_steps=1))
+        large = await world.submit(mode="large", num_inference_steps=1)
+        await world.runs(large)
+        assert worker.standing.record().loading == "large"
+        named = await world.ended(large)
         assert (named.state, named.meta.mode) == (JobState.COMPLETED, "large")
+        assert not worker.standing.record().loading
         assert (await world.ended(await world.submit())).meta.mode == "small"
         job = await switched(world, worker, "large")
         assert (job.state, job.meta.mode, job.outputs) == (JobState.COMPLETED, "large", ())

@@ -339,6 +339,7 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     models: tuple[ResidentModel, ...] = ()
     mode: Annotated[str | None, Meta(description="that of jobs that name none")] = None
     default_mode: Annotated[str | None, Meta(description="the mode after a first start")] = None
+    loading: Annotated[str, Meta(description="the mode whose model is being loaded; empty if none is")] = ""
     schedulers: tuple[str, ...] = ()
     superres: bool = False
     slots: Count = 1

@@ -326,13 +326,15 @@ class QueueStateChanged(ServerMessage, frozen=True, kw_only=True, omit_defaults=
 class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="system:status"):
     """Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
 
-    `nodes` are the machines that a monitor runs on; a monitor's own message has the one that is its own.
+    `loading` are the modes whose models workers are loading.  `nodes` are the machines that a monitor runs on; a
+    monitor's own message has the one that is its own.
     """
 
     mode: str | None
     vram: Vram
     storage: StorageHealth
     queue_state: QueueState
+    loading: tuple[str, ...] = ()
     workers: Count = 0
     version: str = ""
     nodes: tuple[NodeStatus, ...] = ()

@@ -97,6 +97,7 @@ class StatusBoard:
             vram=total_vram(watched or [worker.vram for worker in workers]),
             storage=self._storage.health,
             queue_state=_NO_QUEUE,
+            loading=tuple(sorted({worker.loading for worker in self._beating() if worker.loading})),
             workers=len(workers),
             version=self._version,
             nodes=nodes,

@@ -47,6 +47,7 @@ class Standing:
             job_types=(JobType.GENERATE, JobType.SR, JobType.SWITCH),
             slots=settings.slots,
             detail=f"loading {self.model}",
+            loading=self.model,
             started_at=clock.time(),
         )
 
@@ -82,6 +83,7 @@ class Standing:
             superres=capabilities.superres,
             slots=min(self._record.slots, capabilities.slots),
             detail=self._record.detail if state is WorkerState.DRAINING else "",
+            loading="",
         )
 
     def broke(self, error: ReverieError) -> None:
@@ -98,6 +100,7 @@ class Standing:
             modes={self.model: ModeInfo(model=self.model)},
             superres=True,
             detail=error.message,
+            loading="",
         )
 
     def loads(self, job: Job) -> None:
@@ -105,7 +108,7 @@ class Standing:
         mode = getattr(job.params, "mode", None) or self._record.mode
         info = self._record.modes.get(mode or "")
         if info is not None and not info.loaded and self.state is WorkerState.READY:
-            self._record = replace(self._record, detail=f"loading {mode}")
+            self._record = replace(self._record, detail=f"loading {mode}", loading=mode or "")
 
     def drain(self) -> None:
         """No more work from now on."""
