@@ -20,7 +20,7 @@ def model() -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(tmp_path_factory: pytest.TempPathFactory, model: str) -> AsyncIterator[Cluster]:
-    """Two gateways, a worker with a model and two without, ready."""
+    """Two gateways and three workers without a model, which are back soon after each death."""
     folder = tmp_path_factory.mktemp("cluster")
-    async with running(folder, gateways=2, workers=1, light=2, model=model, rng=random.Random()) as started:
+    async with running(folder, gateways=2, workers=0, light=3, model=model, rng=random.Random()) as started:
         yield started
