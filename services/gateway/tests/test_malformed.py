@@ -162,7 +162,7 @@ MESSAGES = [
     ({"type": "dream:start"}, "invalid_field"),
     ({"type": "dream:start", "prompt": "x"}, "service_unavailable"),
     ({"type": "dream:stop"}, "service_unavailable"),
-    ({"type": "storage:put", "key": "a", "payload": "b"}, "not_implemented"),
+    ({"type": "storage:put", "key": "health", "payload": "b"}, "invalid_field"),
 ]
 
 

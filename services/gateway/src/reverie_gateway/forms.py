@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
+from litestar.exceptions import InternalServerException
 from multipart import (  # type: ignore[import-untyped]  # it has no type information
     MultipartError,
     MultipartSegment,
@@ -134,6 +135,9 @@ async def _read(request: HttpRequest, parser: PushMultipartParser, reader: _Read
                     reader.add(event)
             await reader.flush()
         parser.close()
+    except InternalServerException:
+        # What the framework says of a client that left; nobody reads the answer.
+        raise ReverieError(ErrorCode.INVALID_UPLOAD, "the upload was broken off") from None
     except ParserLimitReached:
         raise ReverieError(ErrorCode.INVALID_UPLOAD, "the form has too many parts or headers") from None
     except MultipartError:
