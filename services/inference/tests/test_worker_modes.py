@@ -50,10 +50,10 @@ async def test_jobs_get_the_mode_they_name_and_else_the_one_that_was_switched_to
         assert not worker.standing.record().modes["large"].loaded
         first = await world.ended(await world.submit(num_inference_steps=None))
         assert (first.meta.mode, first.meta.steps) == ("small", 2)
-        large = await world.submit(mode="large", num_inference_steps=1)
-        await world.runs(large)
-        assert worker.standing.record().loading == "large"
-        named = await world.ended(large)
+        told, tell = [], worker.on_change
+        worker.on_change = lambda: (told.append(worker.standing.record().loading), tell())
+        named = await world.ended(await world.submit(mode="large", num_inference_steps=1))
+        assert "large" in told
         assert (named.state, named.meta.mode) == (JobState.COMPLETED, "large")
         assert not worker.standing.record().loading
         assert (await world.ended(await world.submit())).meta.mode == "small"
