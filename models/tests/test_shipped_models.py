@@ -13,7 +13,7 @@ from diffusers import (
 )
 from transformers import CLIPModel, CLIPTokenizer
 
-from reverie_inference.super_resolution import load_upscaler
+from reverie_inference.upscalers.library import load_upscaler
 from reverie_models import scorer, super_resolution
 from reverie_models.checker import Tally, held_out_prompts
 from reverie_models.evaluate import BUILTIN, pictures_for

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from reverie_inference.super_resolution import Upscaler
+from reverie_inference.upscalers.compact import CompactNetwork
 from reverie_models import vocabulary
 from reverie_models.super_resolution import bicubic, start_as_bicubic
 from reverie_models.training import Average, Run, cosine_rate, fresh_rng
@@ -64,7 +64,7 @@ def test_swapping_twice_returns_the_live_weights():
 @pytest.mark.parametrize("scale", [2, 4])
 def test_super_resolution_starts_near_bicubic(scale: int):
     torch.manual_seed(0)
-    network = Upscaler(scale)
+    network = CompactNetwork(scale)
     start_as_bicubic(network)
     picture = torch.rand(1, 3, 16, 16)
     inner = slice(2 * scale, -2 * scale)

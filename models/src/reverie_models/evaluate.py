@@ -17,7 +17,8 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from PIL import Image
 
-from reverie_inference.super_resolution import Upscaler, load_upscaler
+from reverie_inference.upscalers.library import load_upscaler
+from reverie_inference.upscalers.network import Upscaler
 from reverie_models import generator, scorer, super_resolution
 from reverie_models.captions import LANDSCAPE_WORDS, describe
 from reverie_models.checker import Tally, held_out_prompts, judge

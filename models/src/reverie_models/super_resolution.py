@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reverie_inference.super_resolution import Upscaler
+from reverie_inference.upscalers.compact import CompactNetwork
 from reverie_models.scenes import Scene, draw_landscape, draw_pair, draw_single
 from reverie_models.training import (
     Run,
@@ -97,7 +97,7 @@ class _Pairs:
 
 
 @torch.no_grad()
-def start_as_bicubic(network: Upscaler) -> None:
+def start_as_bicubic(network: CompactNetwork) -> None:
     """Sets the weights so that the network begins near bicubic interpolation.
 
     The first convolution lays the nine neighbours of each pixel into 27 channels, those between pass
@@ -134,7 +134,7 @@ def start_as_bicubic(network: Upscaler) -> None:
 
 @torch.no_grad()
 def measure(
-    network: Upscaler, autoencoder: AutoencoderTiny, count: int = 60
+    network: CompactNetwork, autoencoder: AutoencoderTiny, count: int = 60
 ) -> dict[str, tuple[float, float]]:
     """Mean dB of the network and of bicubic, on clean and on generated-looking pictures."""
     scenes = _scenes(random.Random("super-resolution check"), count)
@@ -154,7 +154,7 @@ def measure(
     }
 
 
-def _report(network: Upscaler, autoencoder: AutoencoderTiny) -> str:
+def _report(network: CompactNetwork, autoencoder: AutoencoderTiny) -> str:
     figures = measure(network, autoencoder).items()
     return ", ".join(f"{k} {mine:.2f} (bicubic {base:.2f}) dB" for k, (mine, base) in figures)
 
@@ -164,7 +164,7 @@ def train(work: Path, minutes: float, scale: int, seed: int = 4) -> None:
     device = training_device()
     autoencoder = AutoencoderTiny.from_pretrained(work / "autoencoder").eval()
     torch.manual_seed(seed)
-    network = Upscaler(scale, WIDTH, DEPTH)
+    network = CompactNetwork(scale, WIDTH, DEPTH)
     start_as_bicubic(network)
     network.to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.99))
