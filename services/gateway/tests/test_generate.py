@@ -221,7 +221,7 @@ async def test_an_output_that_is_gone_is_an_error_and_not_an_empty_picture(gatew
     job = await worker.next_job()
     held = await worker.claim(job.id)
     key = await worker.storage.put(b"soon gone", content_type="image/png")
-    (worker.storage._path(key)).unlink()
+    await worker.storage.delete(key)
     content = worker.storage.put
 
     async def lost(*_args, **_options):

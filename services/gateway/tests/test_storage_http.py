@@ -160,7 +160,7 @@ async def test_health_says_that_the_store_works_or_why_not(stage, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_an_object_that_cannot_be_read_is_a_503_before_any_byte(stage, gateway):
     key = await stored(stage, b"locked")
-    path = stage.storage._path(key)
+    path = stage.storage_folder / key[:2] / key
     path.chmod(stat.S_IWUSR)
     answer = await gateway.http.get(f"/storage/{key}")
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")

@@ -87,6 +87,7 @@ async def test_every_path_to_a_job_takes_references(gateway, worker):
         params = await record_of(worker, job_id)
         assert [params.initImage, params.maskImage] == keys
         await gateway.http.delete(f"/v1/jobs/{job_id}")
+        await worker.sees(job_id, lambda job: job.state is JobState.CANCELLED)
     legacy = asyncio.create_task(gateway.http.post("/generate", json={"prompt": "x", **fields}))
     job = await worker.next_job()
     assert [job.params.initImage, job.params.maskImage] == keys
