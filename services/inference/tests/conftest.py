@@ -26,6 +26,7 @@ from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.shelf import Shelf
 from reverie_inference.service import serve
 from reverie_inference.settings import InferenceSettings, Settings, StorageSettings
+from reverie_inference.upscalers.library import load_upscalers
 from reverie_inference.worker.loading import EngineOffer
 from reverie_inference.worker.worker import InferenceWorker
 from reverie_jobs.mirror import WORKERS, JobMirror, follow
@@ -141,7 +142,9 @@ class World:
         settings = self.settings(reference, **options)
         handle = None
         if isinstance(model, LoadedModel):
-            engine = StepEngine(Shelf.holding(model), capacity=settings.inference.slots)
+            place = settings.inference.super_resolution
+            upscalers = load_upscalers(Path(place)) if place else {}
+            engine = StepEngine(Shelf.holding(model), upscalers=upscalers, capacity=settings.inference.slots)
 
             def load() -> Any:
                 return engine, EngineOffer(engine, model.device)
