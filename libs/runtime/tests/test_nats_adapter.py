@@ -1,6 +1,7 @@
 """What is particular to NATS: other clients, frozen servers, operators."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,17 +9,20 @@ import nats
 import pytest
 
 from reverie_runtime.bus.nats import NatsBus, connect_nats
+from reverie_runtime.bus.nats_jetstream import stream_info
 from reverie_runtime.bus.port import (
     BucketConfig,
     BusError,
     BusUnavailable,
     Entry,
     SnapshotBegin,
+    SnapshotEnd,
     WriteUncertain,
 )
 from reverie_testing.bus_conformance import Inbox, connection, persist, snapshot, take
 from reverie_testing.nats_server import NatsServer
 
+LONG_HISTORY, LONG_VALUE = 700, b"x" * 25_000
 JOBS = BucketConfig("jobs", history=64, republish="job.state")
 
 
@@ -208,3 +212,24 @@ async def test_a_server_without_jetstream_is_named_as_such(tmp_path: Path) -> No
             await connect_nats(server.url, name="test")
     finally:
         server.stop()
+
+
+async def test_a_long_history_is_told_in_one_go_to_a_reader_that_hogs_the_loop(
+    bus: NatsBus,
+) -> None:
+    bucket = await bus.bucket(BucketConfig("things", history=64))
+    for number in range(LONG_HISTORY):  # unacknowledged, or it would take a minute
+        await bus.publish(f"$KV.things.key{number}", LONG_VALUE)
+    async with asyncio.timeout(60):
+        while (await stream_info(bus.link, "KV_things")).state.last_seq < LONG_HISTORY:
+            await asyncio.sleep(0.05)
+    seen = []
+    async with bucket.watch(history=True) as events:
+        async for event in events:
+            seen.append(event)
+            time.sleep(0.008)  # a busy process: the echo lies far behind in the socket
+            if isinstance(event, SnapshotEnd):
+                break
+    assert [type(event) for event in seen].count(SnapshotBegin) == 1
+    assert len(seen) == LONG_HISTORY + 2
+    assert bus.connected

@@ -20,8 +20,11 @@ SILENCE_S: Final = 2.5
 REBUILD_WAIT_S: Final = 0.05
 #: The server deletes a consumer that nobody listens to after this time; a watch that ends deletes its own at once.
 ABANDONED_S: Final = 15.0
-#: Messages on their way to a slow reader; beyond it they are dropped and fetched again.
-INBOX_MESSAGES: Final = 16_384
+#: Messages on their way to a slow reader.  Flow control stops the server at 32 MiB that were not read, which is
+#: less than this many; beyond it they would be dropped and fetched again, for a slow reader without end.
+INBOX_MESSAGES: Final = 1 << 18
+#: Events in a row after which everybody else gets a turn of the event loop: a full inbox never waits by itself.
+TURN_EVENTS: Final = 32
 
 log = structlog.get_logger(__name__)
 NANOSECONDS: Final = 1_000_000_000
@@ -46,6 +49,7 @@ class NatsWatch(AsyncIterator[WatchEvent]):
         self._whole = whole
         self._replay = Replay(history=history, whole=whole)
         self._events: deque[WatchEvent] = deque()
+        self._taken = 0
         self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_MESSAGES)
         self._link: Link | None = None
         self._consumer = ""
@@ -54,6 +58,9 @@ class NatsWatch(AsyncIterator[WatchEvent]):
         self._following = False
 
     async def __anext__(self) -> WatchEvent:
+        self._taken += 1
+        if self._taken % TURN_EVENTS == 0:
+            await asyncio.sleep(0)
         while not self._events:
             try:
                 if self._following:
@@ -129,8 +136,11 @@ class NatsWatch(AsyncIterator[WatchEvent]):
         self._events += self._replay.listed(keys, last_sequence)
 
     async def _receive(self) -> None:
-        async with asyncio.timeout(SILENCE_S):
-            message = await self._inbox.get()
+        if self._inbox.empty():
+            async with asyncio.timeout(SILENCE_S):
+                message = await self._inbox.get()
+        else:  # of a long replay most are here already, and a timeout costs more than the message
+            message = self._inbox.get_nowait()
         if message is None:
             raise Interrupted("the connection was lost")
         headers = message.headers or {}
