@@ -126,9 +126,10 @@ async def test_a_damaged_byte_anywhere_never_brings_us_down(tmp_path: Path) -> N
             continue
 
 
-async def test_a_cameras_second_picture_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("behind", [encoded(halves(), "JPEG"), bytes(999), b"..SEFH..\1\0\0\0SEFT"])
+async def test_what_cameras_write_behind_a_picture_is_left_out(tmp_path: Path, behind: bytes) -> None:
     first = encoded(noise(), "JPEG")
-    assert (await inspected(tmp_path, first + encoded(halves(), "JPEG"))).length == len(first)
+    assert (await inspected(tmp_path, first + behind)).length == len(first)
 
 
 async def test_a_decoder_that_takes_too_long_is_stopped(tmp_path: Path) -> None:

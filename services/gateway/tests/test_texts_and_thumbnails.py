@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -107,6 +108,53 @@ async def test_a_payload_that_is_no_small_text_is_refused(gateway, body, kind):
     answer = await gateway.http.put("/storage/k", content=json.dumps(body), headers=headers)
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, kind)
     assert answer.json()["detail"][0]["loc"] == ["body", "payload"]
+
+
+async def raw_status(gateway, method, path):
+    """The status of a request whose path nobody has tidied up on its way."""
+    body = b'{"payload": "hostile"}'
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1])
+
+
+PLAIN = (
+    "../x",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "named/text/x",
+    "..\\x",
+    "a\0b",
+    "a/../../b",
+    ".incoming-x",
+)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+async def test_a_hostile_key_in_any_encoding_names_nothing(gateway, stage, method):
+    await gateway.http.put("/storage/x", json={"payload": "x"})
+    there = sorted(path for path in stage.storage_folder.parent.rglob("*") if "nats" not in path.parts)
+    encodings = (
+        lambda key: quote(key, safe=""),
+        lambda key: quote(quote(key, safe=""), safe=""),
+        lambda key: quote(key, safe="/").replace(".", "%2e"),
+        lambda key: quote(key.replace("/", "\\"), safe=""),
+        lambda key: quote(key, safe="").replace("%2F", "%c0%af").replace(".", "%c0%ae"),
+        lambda key: quote(key.replace("/", "\uff0f").replace(".", "\uff0e"), safe=""),
+        lambda key: "".join(f"%{byte:02x}" for byte in key.encode("utf-16-le")),
+        lambda key: "%u002e%u002e%u2215" + quote(key, safe=""),
+        lambda key: ";/" + quote(key, safe="/"),
+    )
+    for key in (encode(key) for encode in encodings for key in PLAIN):
+        status = await raw_status(gateway, method, f"/storage/{key}")
+        assert status in (404, 422), (key, status)
+    assert there == sorted(
+        path for path in stage.storage_folder.parent.rglob("*") if "nats" not in path.parts
+    )
 
 
 async def test_the_path_of_health_takes_no_text(gateway):

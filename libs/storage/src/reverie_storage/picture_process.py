@@ -167,16 +167,23 @@ def measure(path: str) -> tuple[str, int]:
         end = end_of(data)
         if end is None or end > len(data):
             raise undecodable(media_type.partition("/")[2].upper())
-        rest = data[end : end + 3]
-        extra = len(data) - end
-    if media_type == "image/jpeg" and rest == JPEG_START:
-        return media_type, end  # a camera's second picture (MPO, gain map), which is left out
-    if extra:
+        rest = data[end:]
+    if rest and not (media_type == "image/jpeg" and of_a_camera(rest)):
         raise Refused(
             "unsupported_media_type",
-            f"the file has {extra} bytes after the end of its picture: it is more than a picture",
+            f"the file has {len(rest)} bytes after the end of its picture: it is more than a picture",
         )
     return media_type, end
+
+
+def of_a_camera(rest: bytes) -> bool:
+    """Whether cameras write such bytes behind a JPEG; they are left out of what is stored.
+
+    That is a second picture (MPO, gain maps), padding, or the notes that some telephones end their files with.
+    """
+    return (
+        rest.startswith(JPEG_START) or not rest.strip(b"\0") or (b"SEFH" in rest and rest.endswith(b"SEFT"))
+    )
 
 
 def png_end(data: mmap.mmap) -> int | None:
