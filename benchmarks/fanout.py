@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import statistics
-import sys
 from typing import Any
 
 import psutil
@@ -69,7 +68,7 @@ def measure(server: Server, burst: int, options: argparse.Namespace) -> float | 
         crowd.read_for(0.05)
         if any(member.counted != expected for member in crowd.members):
             return None
-        return spent / ((expected - started) * options.sockets) * 1e6
+        return float(spent / ((expected - started) * options.sockets) * 1e6)
 
 
 def rounds(options: argparse.Namespace) -> dict[tuple[str, int], list[float | None]]:
@@ -140,4 +139,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

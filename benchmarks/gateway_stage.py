@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import tempfile
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import msgspec
 import psutil
+import structlog
 from raw_socket import NatsPublisher
 
 from reverie_jobs.mirror import WORKERS
@@ -139,6 +141,8 @@ class Stage:
 @contextmanager
 def gateway_stage(*, jobs: int, environment: Sequence[tuple[str, str]] = ()) -> Iterator[Stage]:
     """A gateway with everything on, and `jobs` running jobs of its one owner."""
+    # What is printed are figures.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with tempfile.TemporaryDirectory(prefix="reverie-benchmark-") as folder:
         nats = NatsServer(Path(folder))
         nats.start()
