@@ -83,7 +83,8 @@ class EsrganNetwork(Network):
         height, width = image.shape[2:]
         fill = (0, -width % self._fold, 0, -height % self._fold)
         if any(fill):
-            image = nn.functional.pad(image, fill, mode="replicate")
+            mirrored = min(height, width) >= self._fold
+            image = nn.functional.pad(image, fill, mode="reflect" if mirrored else "replicate")
         folded = nn.functional.pixel_unshuffle(image, self._fold) if self._fold > 1 else image
         features: Tensor = self.conv_first(folded)
         features = features + self.conv_body(self.body(features))
