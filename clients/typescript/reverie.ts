@@ -1078,11 +1078,21 @@ export interface TextStored {
   key: string;
 }
 
+/** The error as clients of OpenAI's API look for it; `param` is the first wrong field. */
+export interface OpenaiError {
+  message: string;
+  type: string;
+  param: string | null;
+  /** an error code */
+  code: ErrorCode | (string & {});
+}
+
 /**
  * Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
  *
  * `code` is stable; `requestId` finds the request in the logs; `jobId` and `url` are there where a job goes on
- * although this request ended (504).
+ * although this request ended (504), `jobIds` where the request made several.  `error` is there on the paths of
+ * OpenAI's API.
  */
 export interface ErrorBody {
   detail: string | readonly FieldError[];
@@ -1090,7 +1100,9 @@ export interface ErrorBody {
   code: ErrorCode | (string & {});
   requestId: string;
   jobId?: string | null;
+  jobIds?: readonly string[];
   url?: string | null;
+  error?: OpenaiError | null;
 }
 
 /** `GET /api/models/status`. */

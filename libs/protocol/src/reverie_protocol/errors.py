@@ -172,7 +172,8 @@ class FieldError(msgspec.Struct, frozen=True):
 class ReverieError(Exception):
     """An error meant for a client: code, one sentence, and where it applies the wrong fields.
 
-    `retry_after` is in seconds and becomes the `Retry-After` header of an HTTP answer.
+    `retry_after` is in seconds and becomes the `Retry-After` header of an HTTP answer.  `job_ids` are all jobs of a
+    request that made several.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class ReverieError(Exception):
         fields: Sequence[FieldError] = (),
         retry_after: float | None = None,
         job_id: str | None = None,
+        job_ids: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -190,6 +192,7 @@ class ReverieError(Exception):
         self.fields = tuple(fields)
         self.retry_after = retry_after
         self.job_id = job_id
+        self.job_ids = tuple(job_ids)
 
     @property
     def status(self) -> int:

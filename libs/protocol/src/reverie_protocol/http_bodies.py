@@ -131,15 +131,27 @@ class StorageName(msgspec.Struct, frozen=True):
     key: StorageKey
 
 
+class OpenaiError(msgspec.Struct, frozen=True, kw_only=True):
+    """The error as clients of OpenAI's API look for it; `param` is the first wrong field."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: ErrorCodeText
+
+
 class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
 
     `code` is stable; `requestId` finds the request in the logs; `jobId` and `url` are there where a job goes on
-    although this request ended (504).
+    although this request ended (504), `jobIds` where the request made several.  `error` is there on the paths of
+    OpenAI's API.
     """
 
     detail: str | tuple[FieldError, ...]
     code: ErrorCodeText
     request_id: str
     job_id: str | None = None
+    job_ids: tuple[JobId, ...] = ()
     url: str | None = None
+    error: OpenaiError | None = None

@@ -51,6 +51,7 @@ class Hub:
         self._turn = turn
         self._audiences: dict[str, Audience] = {}
         self._administrators: dict[Session, None] = {}
+        self._viewers: dict[str, list[Callable[[bytes], None]]] = {}
         self._progress: dict[str, Progress] = {}
         self._progress_decoder = msgspec.json.Decoder(Progress)
         jobs.listen(self._on_change)
@@ -172,6 +173,21 @@ class Hub:
         """Running jobs whose previews somebody here wants."""
         return (job.id for job in self._jobs.running.values() if self._is_watched(job))
 
+    def view(self, job_id: str, on_preview: Callable[[bytes], None]) -> Callable[[], None]:
+        """Call with each preview frame of a job until it ends; the returned function stops that (idempotent)."""
+        viewers = self._viewers.setdefault(job_id, [])
+        viewers.append(on_preview)
+        if job_id in self._jobs.running:
+            self._on_watch(job_id)
+
+        def stop() -> None:
+            if on_preview in viewers:
+                viewers.remove(on_preview)
+            if not viewers and self._viewers.get(job_id) is viewers:
+                del self._viewers[job_id]
+
+        return stop
+
     def interest_changed(self) -> None:
         """A session wants other previews than before: ask for them now."""
         for job_id in self.watched():
@@ -196,6 +212,8 @@ class Hub:
         job = self._jobs.get(message.subject.rpartition(".")[2])
         if job is None or job.state is not JobState.RUNNING:
             return
+        for on_preview in tuple(self._viewers.get(job.id, ())):
+            on_preview(message.data)
         frame = binary_frame(message.data)
         for session in self._preview_audience(job):
             session.deliver_preview(job.id, frame)
@@ -204,6 +222,8 @@ class Hub:
         job = change.record
         if job is None or job.state is not JobState.RUNNING:
             self._progress.pop(change.key, None)
+        if job is None or job.state.terminal:
+            self._viewers.pop(change.key, None)
         event = change_event(change)
         self._record(change, event)
         if job is None or event is None:
@@ -225,7 +245,7 @@ class Hub:
         self._log.add(change.revision, at=at, event=event)
 
     def _is_watched(self, job: Job) -> bool:
-        return any(True for _ in self._preview_audience(job))
+        return job.id in self._viewers or any(True for _ in self._preview_audience(job))
 
     def _preview_audience(self, job: Job) -> Iterator[Session]:
         """The owner's sessions that want this job's previews, and others that may and asked for this very job."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import msgspec
@@ -90,6 +90,15 @@ class Jobs:
         job = new_job(submit, owner=owner, now=self._clock.time(), random_bits=self._random_bits)
         self._require_takeable(job, must_run_now=must_run_now)
         return job
+
+    def draft_all(self, submits: Sequence[JobSubmit], *, owner: str, must_run_now: bool = False) -> list[Job]:
+        """The records of submits that are taken together; `queue_full` unless there is room for all of them."""
+        drafts = [self.draft(submit, owner=owner, must_run_now=must_run_now) for submit in submits]
+        new = sum(self._mirror.get(draft.id) is None for draft in drafts)
+        if new:
+            taken = len(self._mirror.queued) + self._submitting
+            require_room(taken + new - 1, max_queued=self._max_queued)
+        return drafts
 
     def _require_takeable(self, job: Job, *, must_run_now: bool = False) -> None:
         """Raise the ReverieError that says why a new job is not taken; the repetition of an old one always is."""

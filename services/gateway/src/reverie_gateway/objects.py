@@ -60,6 +60,13 @@ class Objects:
             headers={**headers, **body_headers(found, span)},
         )
 
+    async def chunks(self, found: StoredObject) -> AsyncIterator[bytes]:
+        """All bytes of an object; `storage_unavailable`."""
+        self._uses.note(found)
+        async with available():
+            async for chunk in self._storage.read(found.key, start=0, stop=found.size_bytes):
+                yield chunk
+
 
 def body_headers(found: StoredObject, span: Span) -> dict[str, str]:
     """What describes the bytes of a span, also where they are not sent (HEAD)."""

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from msgspec.structs import replace
 
 from reverie_gateway.identity import HttpRequest
+from reverie_gateway.openai_errors import is_openai, openai_error, retry_hint
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, FieldError, ReverieError
 from reverie_protocol.http_bodies import ErrorBody
 
@@ -43,8 +44,9 @@ def problem(
     *,
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
+    path: str = "",
 ) -> Response[ErrorBody]:
-    """The HTTP answer to `error`."""
+    """The HTTP answer to `error`, with what clients of the dialect that `path` belongs to look for."""
     status = status or error.status
     fields: Sequence[FieldError] = error.fields
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and not fields:
@@ -54,9 +56,11 @@ def problem(
         code=error.code,
         request_id=request_id,
         job_id=error.job_id,
+        job_ids=error.job_ids,
         url=job_url(error.job_id) if error.job_id else None,
+        error=openai_error(error, status) if is_openai(path) else None,
     )
-    extra = dict(headers or {})
+    extra = dict(headers or {}) | (retry_hint(error) if is_openai(path) else {})
     if error.retry_after is not None:
         extra["Retry-After"] = str(max(1, round(error.retry_after)))
     if error.job_id:
@@ -75,7 +79,7 @@ def _located(fields: Sequence[FieldError]) -> tuple[FieldError, ...]:
 
 def on_reverie_error(request: HttpRequest, error: ReverieError) -> Response[ErrorBody]:
     """Answer an error that was meant for the client."""
-    return problem(error, request_id_of(request))
+    return problem(error, request_id_of(request), path=request.scope["path"])
 
 
 def on_http_exception(request: HttpRequest, error: HTTPException) -> Response[ErrorBody]:
@@ -85,7 +89,10 @@ def on_http_exception(request: HttpRequest, error: HTTPException) -> Response[Er
         return on_exception(request, error)
     headers = {key: value for key, value in (error.headers or {}).items() if key.lower() == "allow"}
     status = error.status_code if error.status_code in _FRAMEWORK_ERRORS else ERROR_TRAITS[code].status
-    return problem(ReverieError(code, message), request_id_of(request), status=status, headers=headers)
+    error_of_ours = ReverieError(code, message)
+    return problem(
+        error_of_ours, request_id_of(request), status=status, headers=headers, path=request.scope["path"]
+    )
 
 
 def on_exception(request: HttpRequest, error: Exception) -> Response[ErrorBody]:
@@ -94,4 +101,5 @@ def on_exception(request: HttpRequest, error: Exception) -> Response[ErrorBody]:
     return problem(
         ReverieError(ErrorCode.INTERNAL, "an internal error; the request id names it in the log"),
         request_id_of(request),
+        path=request.scope["path"],
     )

@@ -9,6 +9,7 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.types import Scope, Send
 
+from reverie_gateway.openai_errors import is_openai, openai_error
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.http_bodies import ErrorBody
 
@@ -22,7 +23,10 @@ CHALLENGE_AGAIN = f'{CHALLENGE}, error="invalid_token"'
 async def refuse(scope: Scope, send: Send, error: ReverieError, *, headers: Headers | None = None) -> None:
     """Answer with `error`, in the shape that all errors have."""
     request_id = str(scope.get("state", {}).get("request_id", ""))
-    body = msgspec.json.encode(ErrorBody(detail=error.message, code=error.code, request_id=request_id))
+    openai = openai_error(error, error.status) if is_openai(scope["path"]) else None
+    body = msgspec.json.encode(
+        ErrorBody(detail=error.message, code=error.code, request_id=request_id, error=openai)
+    )
     own = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     await answer(scope, send, error.status, [*own, *(headers or [])], body)
 

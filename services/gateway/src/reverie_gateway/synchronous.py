@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
 from litestar import Response
 
-from reverie_gateway.identity import HttpRequest
+from reverie_gateway.batches import submit_all
+from reverie_gateway.identity import HttpRequest, identity_of
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.objects import Objects, Span, header_text
 from reverie_gateway.problem import job_url, problem, request_id_of
@@ -25,31 +27,60 @@ async def ended_job(
 
     `wait_timeout` with the job's address when the time is over.
     """
-    with waiters.expect(draft.id) as ended:
-        job = (await jobs.submit(draft)).stored.job
-        if not job.state.terminal:
-            job = await _wait(request, ended, job_id=job.id, timeout_s=timeout_s)
-    return job
+    return (await ended_jobs(request, [draft], jobs=jobs, waiters=waiters, timeout_s=timeout_s))[0]
 
 
-async def _wait(request: HttpRequest, ended: asyncio.Future[Job], *, job_id: str, timeout_s: float) -> Job:
-    """The job's terminal record; `wait_timeout` with the job's address when the time is over.
+async def ended_jobs(
+    request: HttpRequest, drafts: Sequence[Job], *, jobs: Jobs, waiters: Waiters, timeout_s: float
+) -> list[Job]:
+    """The same for several, in their order; `wait_timeout` names all of them."""
+    with ExitStack() as stack:
+        ends = [stack.enter_context(waiters.expect(draft.id)) for draft in drafts]
+        made = await submit_all(drafts, jobs=jobs, by=identity_of(request))
+        waited = [end for job, end in zip(made, ends, strict=True) if not job.state.terminal]
+        if waited and not await _all_end(request, waited, timeout_s=timeout_s):
+            raise not_in_time(made, ends, timeout_s=timeout_s)
+        return [job if job.state.terminal else end.result() for job, end in zip(made, ends, strict=True)]
+
+
+def not_in_time(
+    made: Sequence[Job], ends: Sequence[asyncio.Future[Job]], *, timeout_s: float
+) -> ReverieError:
+    """Jobs that were waited for long enough; the first of those that go on is the one named."""
+    going = [job.id for job, end in zip(made, ends, strict=True) if not (job.state.terminal or end.done())]
+    job_id = going[0] if going else made[0].id
+    pictures = "the picture was" if len(made) == 1 else "the pictures were"
+    return ReverieError(
+        ErrorCode.WAIT_TIMEOUT,
+        f"{pictures} not ready within {timeout_s:g} s; the job goes on, see {job_url(job_id)}",
+        job_id=job_id,
+        job_ids=[job.id for job in made] if len(made) > 1 else (),
+    )
+
+
+async def _all_end(request: HttpRequest, ends: Sequence[asyncio.Future[Job]], *, timeout_s: float) -> bool:
+    """Whether all of them end in time.
 
     A client that has gone ends the wait in the same way, only that nobody reads the answer.
     """
+    together = asyncio.gather(*ends)
     gone = asyncio.create_task(_disconnected(request), name="generate-client")
     try:
-        either: set[asyncio.Future[Any]] = {ended, gone}
+        either: set[asyncio.Future[Any]] = {together, gone}
         await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
-    if ended.done():
-        return ended.result()
-    raise ReverieError(
-        ErrorCode.WAIT_TIMEOUT,
-        f"the picture was not ready within {timeout_s:g} s; the job goes on, see {job_url(job_id)}",
-        job_id=job_id,
-    )
+    if together.done():
+        together.result()
+        return True
+    together.add_done_callback(_retrieve)
+    return False
+
+
+def _retrieve(ends: asyncio.Future[Any]) -> None:
+    """Nobody waits for these any more."""
+    if not ends.cancelled():
+        ends.exception()
 
 
 async def _disconnected(request: HttpRequest) -> None:
@@ -66,11 +97,16 @@ def failure_of(job: Job) -> ReverieError:
     )
 
 
-def without_picture(job: Job, request: HttpRequest) -> Response[Any]:
-    """A failed job answers with its own code, and is a 500 unless the request itself was the reason."""
+def without_picture(job: Job, request: HttpRequest, *, beside: Sequence[Job] = ()) -> Response[Any]:
+    """A failed job answers with its own code, and is a 500 unless the request itself was the reason.
+
+    `beside` are all jobs of a request that made several.
+    """
     error = failure_of(job)
+    error.job_ids = tuple(each.id for each in beside)
     ours = job.state is JobState.FAILED and error.code not in _REQUEST_WAS_WRONG
-    return problem(error, request_id_of(request), status=HTTPStatus.INTERNAL_SERVER_ERROR if ours else None)
+    status = HTTPStatus.INTERNAL_SERVER_ERROR if ours else None
+    return problem(error, request_id_of(request), status=status, path=request.scope["path"])
 
 
 #: What only the worker can find out about a request: its model's sizes, its scheduler's steps.
