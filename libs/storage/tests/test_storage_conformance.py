@@ -260,6 +260,13 @@ async def test_any_name_is_kept_inside_the_store(storage: KeyedStorage, tmp_path
         assert path.name in ("named", *map(str, Shelf)) or set(path.name) <= set("0123456789abcdef")
 
 
+@pytest.mark.parametrize(
+    "key", ["../" * 21 + "a.png", "." * 64 + ".png", "/" + "a" * 63 + ".png", "a" * 64 + ".exe"]
+)
+def test_what_is_as_long_as_a_content_address_is_none_yet(key: str) -> None:
+    assert content_type_of(key) is None
+
+
 @given(st.text(max_size=120))
 def test_no_key_but_a_content_address_names_anything(key: str) -> None:
     assert content_type_of(key) is None
