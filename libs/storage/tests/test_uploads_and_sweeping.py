@@ -179,6 +179,16 @@ async def test_within_the_quota_and_within_the_grace_nothing_goes(store: Store) 
     assert (swept.evicted, swept.over_bytes) == (0, 990)
 
 
+async def test_a_short_sweep_looks_at_named_things_alone(store: Store) -> None:
+    kept = await store.storage.put(bytes(1000), content_type="image/png")
+    upload = await store.upload()
+    store.ahead_s = 10_000.0
+    swept = await sweep(store.storage, referred=set, now=store.now(), quota_bytes=1, whole=False)
+    assert (swept.expired, swept.evicted, swept.used_bytes) == (1, 0, None)
+    assert await store.has(kept)
+    assert not await store.has(upload.key)
+
+
 async def test_a_use_while_it_is_being_deleted_saves_an_object(store: Store, monkeypatch) -> None:
     import os
 

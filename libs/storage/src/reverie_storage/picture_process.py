@@ -87,7 +87,24 @@ def thumbnail(errand: dict[str, Any]) -> dict[str, Any]:
     return {"width": image.width, "height": image.height}
 
 
-ERRANDS = {"inspect": inspect, "decode": decode, "thumbnail": thumbnail}
+def mask(errand: dict[str, Any]) -> dict[str, Any]:
+    """Write a grey PNG that is white where the picture is transparent, or (`of` = "black") where it is black."""
+    from PIL import Image, ImageChops
+
+    image = upright(opened(errand, sniffed(errand["path"])))
+    if errand["of"] == "black":
+        grey = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA")).convert(
+            "L"
+        )
+    elif image.mode == "RGBA":
+        grey = image.getchannel("A")
+    else:
+        raise Refused("invalid_upload", "the mask has no transparent parts; they say what is drawn anew")
+    ImageChops.invert(grey).save(errand["output"], "PNG")
+    return {"width": image.width, "height": image.height}
+
+
+ERRANDS = {"inspect": inspect, "decode": decode, "thumbnail": thumbnail, "mask": mask}
 
 
 def opened(errand: dict[str, Any], media_type: str) -> Opened:

@@ -31,7 +31,8 @@ _BUSY_RETRY_S: Final = 2.0
 
 
 class PictureRefused(ReverieError):
-    """The picture is not taken: `payload_too_large`, `unsupported_media_type`; the message is for the client."""
+    """The picture is not taken: `payload_too_large`, `unsupported_media_type`, `invalid_upload` for a mask that is
+    none; the message is for the client."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -93,6 +94,10 @@ class Pictures:
             output = Path(folder) / "thumbnail"
             await self._run("thumbnail", path, output=str(output), side=side)
             return await asyncio.to_thread(output.read_bytes)
+
+    async def mask(self, path: Path, output: Path, *, of: Literal["transparent", "black"]) -> None:
+        """Write the mask that other programs mean by a picture: white where it is transparent, or black."""
+        await self._run("mask", path, output=str(output), of=of)
 
     async def _run(self, errand: str, path: Path, **more: Any) -> dict[str, Any]:
         if self._waiting >= self._max_waiting:

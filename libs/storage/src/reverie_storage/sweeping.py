@@ -29,19 +29,26 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 async def sweep(
-    storage: Storage, *, referred: Callable[[], Collection[str]], now: float, quota_bytes: int = 0
+    storage: Storage,
+    *,
+    referred: Callable[[], Collection[str]],
+    now: float,
+    quota_bytes: int = 0,
+    whole: bool = True,
 ) -> Swept:
     """Remove what has expired; beyond the quota (0 is none) also what nobody refers to, least recently used first.
 
-    `referred` tells the keys that job records name.  StorageUnavailable ends the sweep.
+    `referred` tells the keys that job records name.  Without `whole` only named things are looked at, which are few.
+    StorageUnavailable ends the sweep.
     """
-    await storage.tidy(before=now - LEFTOVER_S)
+    if whole:
+        await storage.tidy(before=now - LEFTOVER_S)
     expired = 0
     for shelf in (Shelf.TEXT, Shelf.THUMBNAIL):
         expired += await _clear_expired(storage, shelf, now)
     uploads = await _Uploads.of(storage, now)
     expired += await uploads.clear(storage, referred())
-    if not quota_bytes:
+    if not (quota_bytes and whole):
         return Swept(expired)
     return await _keep_quota(storage, {*referred(), *uploads.living}, now, quota_bytes, expired)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -58,6 +59,14 @@ class Uploads:
             _name(record.reference, owner), msgspec.json.encode(record), content_type="application/json"
         )
         return msgspec.structs.replace(record, expires_at=thing.expires_at)
+
+    async def keep_mask(self, path: Path, *, owner: str, of: Literal["transparent", "black"]) -> UploadRecord:
+        """The same for a mask whose transparent, or black, parts are what is drawn anew: ours are white there."""
+        await self._pictures.inspect(path)
+        with tempfile.TemporaryDirectory(prefix="reverie-") as folder:
+            mask = Path(folder) / "mask"
+            await self._pictures.mask(path, mask, of=of)
+            return await self.keep(mask, owner=owner)
 
     async def resolve(self, reference: str, *, owner: str) -> UploadRecord:
         """What a reference (or the key of a stored picture) stands for, and keep that from being swept now.

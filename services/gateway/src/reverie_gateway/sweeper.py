@@ -22,6 +22,8 @@ from reverie_storage.port import Storage, StorageUnavailable
 from reverie_storage.sweeping import Swept, sweep
 
 ROUND_S: Final = 60.0
+#: Of so many rounds one goes through the whole store: a list of a large one takes its time, and costs money on S3.
+WHOLE_EVERY: Final = 10
 LEASES: Final = BucketConfig(name=LEASES_BUCKET, history=1, ttl_s=ROUND_S - 5.0)
 LEASE_KEY: Final = "storage-sweep"
 
@@ -40,6 +42,7 @@ class Sweeper:
         self._clock = clock
         self._quota_bytes = quota_bytes
         self._pause_s = 0.0
+        self._rounds = 0
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -47,12 +50,16 @@ class Sweeper:
         async with acting(self._round, name="sweeper", clock=self._clock):
             yield
 
-    async def sweep(self) -> Swept | None:
-        """One sweep; None where it is not known for certain what jobs refer to."""
+    async def sweep(self, *, whole: bool = True) -> Swept | None:
+        """One sweep, of the whole store or of what expires by itself; None where it is not known for certain what jobs refer to."""
         if not self._jobs.ready.is_set() or self._jobs.unreadable:
             return None
         return await sweep(
-            self._storage, referred=self._referred, now=self._clock.time(), quota_bytes=self._quota_bytes
+            self._storage,
+            referred=self._referred,
+            now=self._clock.time(),
+            quota_bytes=self._quota_bytes,
+            whole=whole,
         )
 
     def _referred(self) -> set[str]:
@@ -69,7 +76,8 @@ class Sweeper:
         except RevisionConflict:
             return
         try:
-            swept = await self.sweep()
+            swept = await self.sweep(whole=self._rounds % WHOLE_EVERY == 0)
+            self._rounds += 1
         except StorageUnavailable as error:
             log.info("sweeping waits for the store", reason=str(error))
             return
