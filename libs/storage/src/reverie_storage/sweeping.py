@@ -38,7 +38,7 @@ async def sweep(
 ) -> Swept:
     """Remove what has expired; beyond the quota (0 is none) also what nobody refers to, least recently used first.
 
-    `referred` tells the keys that job records name.  Without `whole` only named things are looked at, which are few.
+    `referred` tells the keys that job records name.  Without `whole` only named things are looked at: they are few.
     StorageUnavailable ends the sweep.
     """
     if whole:

@@ -51,7 +51,10 @@ class Sweeper:
             yield
 
     async def sweep(self, *, whole: bool = True) -> Swept | None:
-        """One sweep, of the whole store or of what expires by itself; None where it is not known for certain what jobs refer to."""
+        """One sweep, of the whole store or of what expires by itself.
+
+        None where it is not known for certain what jobs refer to.
+        """
         if not self._jobs.ready.is_set() or self._jobs.unreadable:
             return None
         return await sweep(
