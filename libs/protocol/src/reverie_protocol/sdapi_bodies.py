@@ -110,7 +110,7 @@ class ProgressState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProgressAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /sdapi/v1/progress`: zeros where the caller has nothing going; `eta_relative` 0 where it is not known."""
+    """`GET /sdapi/v1/progress`: zeros where nothing of the caller goes on; `eta_relative` is 0 where not known."""
 
     progress: Fraction = 0.0
     eta_relative: float = 0.0

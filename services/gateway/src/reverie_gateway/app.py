@@ -16,6 +16,7 @@ from reverie_gateway.http_events import stream_events
 from reverie_gateway.http_generate import generate
 from reverie_gateway.http_jobs import JobsController
 from reverie_gateway.http_models import ModelsController
+from reverie_gateway.http_openai import ImagesController, list_models, read_model
 from reverie_gateway.http_page import read_page
 from reverie_gateway.http_queue import QueueController
 from reverie_gateway.http_storage import StorageController
@@ -33,6 +34,7 @@ from reverie_gateway.jobs import Jobs
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.model_desk import ModelDesk
 from reverie_gateway.objects import Objects
+from reverie_gateway.openai_images import ImageDesk
 from reverie_gateway.problem import on_exception, on_http_exception, on_reverie_error
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.settings import GatewaySettings
@@ -59,6 +61,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     gateway_settings: GatewaySettings
     health: Health
     hub: Hub
+    image_desk: ImageDesk
     jobs: Jobs
     lens: Lens
     metrics: GatewayMetrics
@@ -82,11 +85,14 @@ def build_app(parts: Parts) -> Litestar:
         route_handlers=[
             converse,
             generate,
+            ImagesController,
             JobsController,
+            list_models,
             ModelsController,
             QueueController,
             read_health,
             read_metrics,
+            read_model,
             read_openapi,
             read_page,
             read_readiness,

@@ -25,6 +25,7 @@ from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.model_desk import ModelDesk
 from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.obstacles import Obstacles
+from reverie_gateway.openai_images import ImageDesk
 from reverie_gateway.origin import OriginRule
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.readiness import declare_checks
@@ -144,6 +145,7 @@ async def serve(
                 gateway_settings=settings.gateway,
                 health=health,
                 hub=hub,
+                image_desk=ImageDesk(jobs, waiters, stores.objects, hub, settings=settings.gateway),
                 jobs=jobs,
                 lens=Lens(hub, standings, Obstacles(workers_mirror, controls, clock=clock)),
                 metrics=counters,

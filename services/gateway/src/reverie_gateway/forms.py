@@ -1,11 +1,11 @@
-"""Reading `multipart/form-data` as it arrives: small fields into memory, one file onto the disk, within bounds."""
+"""Reading `multipart/form-data` as it arrives: small fields into memory, files onto the disk, within bounds."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -31,10 +31,16 @@ _MIB: Final = 1 << 20
 
 
 class Form(msgspec.Struct, frozen=True):
-    """What a form held; the file is there for as long as the form's context."""
+    """What a form held; the files are there for as long as the form's context.
+
+    `file` is the one that had to be sent, `more` are others by their field, `skipped` what nobody asked for: other
+    fields, and a second file of a field.
+    """
 
     fields: dict[str, str]
     file: Path
+    more: dict[str, Path]
+    skipped: frozenset[str]
 
 
 @asynccontextmanager
@@ -43,66 +49,76 @@ async def received_form(
     *,
     max_file_bytes: int,
     file_field: str = "file",
+    more_files: Collection[str] = (),
     fields: Collection[str] = (),
 ) -> AsyncIterator[Form]:
     """The form in a request's body: a file of at least one byte, and those of `fields` that were sent.
 
-    Fields of other names are skipped.  `unsupported_media_type`, `payload_too_large`, `invalid_upload` (empty or
-    malformed), `invalid_field` (no file).
+    So are other files, of the fields `more_files`.  Fields of other names are skipped; `[]` at the end of a name
+    says that there may be several, and is no part of it.  `unsupported_media_type`, `payload_too_large`,
+    `invalid_upload` (empty or malformed), `invalid_field` (no file).
     """
     parser = _parser(request)
     declared = request.headers.get("content-length", "")
     # What the file may not be beyond, the form around it included.
-    limit = max_file_bytes + (1 + len(fields)) * MAX_FIELD_BYTES
+    limit = max_file_bytes * (1 + len(more_files)) + (1 + len(fields)) * MAX_FIELD_BYTES
     if declared.isdigit() and int(declared[:18]) > limit:
         raise _too_large(max_file_bytes)
     with tempfile.TemporaryDirectory(prefix="reverie-upload-") as folder:
-        path = Path(folder) / "file"
-        with path.open("wb") as file:
-            reader = _Reader(file, max_file_bytes, file_field, fields)
+        with ExitStack() as stack:
+            names = (file_field, *more_files)
+            paths = {name: Path(folder) / str(number) for number, name in enumerate(names)}
+            files = {name: stack.enter_context(path.open("wb")) for name, path in paths.items()}
+            reader = _Reader(files, max_file_bytes, fields)
             await _read(request, parser, reader)
-        if not reader.has_file:
+        if file_field not in reader.file_bytes:
             message = f"the form has no file in its field {file_field!r}"
             raise ReverieError(
                 ErrorCode.INVALID_FIELD,
                 message,
                 fields=[FieldError(("body", file_field), "is required", "missing")],
             )
-        if not reader.file_bytes:
+        if not all(reader.file_bytes.values()):
             raise ReverieError(ErrorCode.INVALID_UPLOAD, "the file is empty")
-        yield Form(reader.texts(), path)
+        more = {name: paths[name] for name in more_files if name in reader.file_bytes}
+        yield Form(reader.texts(), paths[file_field], more, frozenset(reader.skipped))
 
 
 class _Reader:
     """Where the parts of a form go."""
 
-    def __init__(self, file: BinaryIO, max_file_bytes: int, file_field: str, fields: Collection[str]) -> None:
-        self.has_file = False
-        self.file_bytes = 0
-        self._file = file
+    def __init__(self, files: Mapping[str, BinaryIO], max_file_bytes: int, fields: Collection[str]) -> None:
+        self.file_bytes: dict[str, int] = {}
+        self.skipped: set[str] = set()
+        self._files = files
         self._max_file_bytes = max_file_bytes
-        self._file_field = file_field
         self._wanted = fields
+        self._file: str | None = None
         self._field: str | None = None
         self._values: dict[str, bytearray] = {}
-        self._unwritten = bytearray()
-        self._in_file = False
+        self._unwritten: list[tuple[str, bytes | bytearray]] = []
+        self._unwritten_bytes = 0
 
     def begin(self, part: MultipartSegment) -> None:
         """A part's headers."""
-        self._in_file = part.name == self._file_field and not self.has_file
-        self.has_file = self.has_file or self._in_file
-        self._field = part.name if part.name in self._wanted else None
-        if self._field is not None:
-            self._values[self._field] = bytearray()
+        name = part.name.removesuffix("[]")
+        self._file = name if name in self._files and name not in self.file_bytes else None
+        self._field = name if name in self._wanted else None
+        if self._file is not None:
+            self.file_bytes[name] = 0
+        elif self._field is not None:
+            self._values[name] = bytearray()
+        else:
+            self.skipped.add(name)
 
     def add(self, content: bytes | bytearray) -> None:
         """Some of a part's content."""
-        if self._in_file:
-            self.file_bytes += len(content)
-            if self.file_bytes > self._max_file_bytes:
+        if self._file is not None:
+            self.file_bytes[self._file] += len(content)
+            if self.file_bytes[self._file] > self._max_file_bytes:
                 raise _too_large(self._max_file_bytes)
-            self._unwritten += content
+            self._unwritten.append((self._file, content))
+            self._unwritten_bytes += len(content)
         elif self._field is not None:
             value = self._values[self._field]
             value += content
@@ -113,9 +129,13 @@ class _Reader:
 
     async def flush(self, *, everything: bool = False) -> None:
         """Write what has come together."""
-        if len(self._unwritten) >= (1 if everything else _WRITE_BYTES):
-            content, self._unwritten = self._unwritten, bytearray()
-            await asyncio.to_thread(self._file.write, content)
+        if self._unwritten_bytes >= (1 if everything else _WRITE_BYTES):
+            unwritten, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
+            await asyncio.to_thread(self._write, unwritten)
+
+    def _write(self, contents: Iterable[tuple[str, bytes | bytearray]]) -> None:
+        for name, content in contents:
+            self._files[name].write(content)
 
     def texts(self) -> dict[str, str]:
         """The fields; `invalid_upload` for what is no text."""

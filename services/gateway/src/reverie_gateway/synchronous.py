@@ -18,6 +18,7 @@ from reverie_gateway.problem import job_url, problem, request_id_of
 from reverie_gateway.waiting import Waiters
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import Job, JobError, JobMeta, JobState
+from reverie_storage.port import StoredObject
 
 
 async def ended_job(
@@ -127,12 +128,18 @@ _REQUEST_WAS_WRONG = frozenset(
 
 async def picture_of(job: Job, objects: Objects, *, headers: Mapping[str, object]) -> Response[Any]:
     """The picture of a completed job, never cached, with its key and its job's id beside other headers."""
-    if not job.outputs:
-        raise ReverieError(ErrorCode.INVALID_OUTPUT, "the job ended without a picture", job_id=job.id)
-    found = await objects.stat(job.outputs[0].key)
+    (found,) = await pictures_of([job], objects)
     own = {"Cache-Control": "no-store", "X-LCM-Image-Key": found.key, "X-Job-Id": job.id}
     texts = {name: header_text(value) for name, value in (own | dict(headers)).items()}
     return await objects.stream(found, Span(0, found.size_bytes), headers=texts)
+
+
+async def pictures_of(jobs: Sequence[Job], objects: Objects) -> list[StoredObject]:
+    """The stored pictures of completed jobs; `invalid_output` where one has none."""
+    for job in jobs:
+        if not job.outputs:
+            raise ReverieError(ErrorCode.INVALID_OUTPUT, "the job ended without a picture", job_id=job.id)
+    return [await objects.stat(job.outputs[0].key) for job in jobs]
 
 
 def superres_headers(meta: JobMeta) -> dict[str, object]:

@@ -10,13 +10,18 @@ from typing import Any
 import msgspec
 
 from reverie_gateway.authentication import is_open
+from reverie_gateway.openapi.compatibility import COMPATIBILITY
 from reverie_gateway.openapi.endpoints import ENDPOINTS, Answer, Endpoint, Header, Parameter
 from reverie_gateway.readiness import Readiness
 from reverie_gateway.storage_probe import StorageReport
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
 from reverie_protocol.export.schema import components
+from reverie_protocol.openai_bodies import OPENAI_BODIES
+from reverie_protocol.sdapi_bodies import SDAPI_BODIES
 
 Document = dict[str, Any]
+
+ALL = (*ENDPOINTS, *COMPATIBILITY)
 
 _PREFIX = "#/components/schemas/"
 _BEARER: Document = {
@@ -33,7 +38,7 @@ _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 def openapi_document() -> Document:
     """The whole document; callers must not change it."""
     paths: Document = {}
-    for endpoint in ENDPOINTS:
+    for endpoint in ALL:
         paths.setdefault(endpoint.path, {})[endpoint.method] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
@@ -45,7 +50,7 @@ def openapi_document() -> Document:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(endpoint.tag for endpoint in ENDPOINTS)],
+        "tags": [{"name": name} for name in dict.fromkeys(endpoint.tag for endpoint in ALL)],
         "paths": paths,
         "security": [{"bearer": []}],
         "components": {"schemas": _schemas(paths), "securitySchemes": {"bearer": _BEARER}},
@@ -129,8 +134,11 @@ def _error(status: int, codes: tuple[ErrorCode, ...]) -> Document:
 def _schemas(paths: Document) -> Document:
     """The components that are referred to, directly or through others."""
     known = components(_PREFIX)
-    _, own = msgspec.json.schema_components([Readiness, StorageReport], ref_template=_PREFIX + "{name}")
-    known |= own
+    bodies = [Readiness, StorageReport, *OPENAI_BODIES, *SDAPI_BODIES]
+    _, own = msgspec.json.schema_components(
+        bodies, schema_hook=lambda _type: {"description": "any JSON"}, ref_template=_PREFIX + "{name}"
+    )
+    known = own | known
     known["GenerateRequest"] = _generate_request(known["GenerateParams"])
     known["JobRequest"] = _job_request(known["JobSubmit"])
     used: Document = {}
