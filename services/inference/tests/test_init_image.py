@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,6 +16,7 @@ from reverie_inference.engine.events import Event, Failed, Finished, Stepped
 from reverie_inference.engine.init_image import size_of
 from reverie_inference.engine.pictures import Pictures
 from reverie_inference.engine.schedulers import make_scheduler
+from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.shelf import Shelf
 from reverie_protocol.errors import ErrorCode, ReverieError
@@ -258,6 +260,48 @@ def test_a_model_that_takes_no_pictures_says_so_naming_the_field(models: dict[st
         engine.resolve(params(), fallback_seed=1, pictures=Pictures(noise((64, 64))))
     assert caught.value.code is ErrorCode.INVALID_FIELD
     assert caught.value.fields[0].loc == ("initImage",)
+
+
+@pytest.fixture(scope="module")
+def masked_only(
+    model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, LoadedModel]:
+    """Models whose UNets are made for masks, saved and loaded as their makers do."""
+    found = {}
+    for family in ("sd15", "sdxl"):
+        plain = diffusers.DiffusionPipeline.from_pretrained(model_folders[family])
+        torch.manual_seed(1)
+        unet = diffusers.UNet2DConditionModel.from_config(plain.unet.config, in_channels=9)
+        options = {"requires_safety_checker": False} if family == "sd15" else {}
+        pipeline = PIPELINES[family, True](**(plain.components | {"unet": unet}), **options)
+        folder = tmp_path_factory.mktemp("masked") / family
+        pipeline.save_pretrained(folder)
+        found[family] = load_pipeline(folder, device="cpu")
+    return found
+
+
+@pytest.mark.parametrize("strength", [0.65, 1.0])
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_a_model_made_for_masks_draws_as_diffusers_does(
+    masked_only: dict[str, LoadedModel], family: str, strength: float
+) -> None:
+    model = masked_only[family]
+    assert model.family == family
+    pictures = Pictures(noise(), mask())
+    expected = diffusers_picture(model, pictures, "Euler a", strength=strength)
+    events = events_of(model, pictures, scheduler="Euler a", strength=strength)
+    assert np.array_equal(np.asarray(picture_of(events)), np.asarray(expected))
+
+
+def test_a_model_made_for_masks_refuses_what_has_none(masked_only: dict[str, LoadedModel]) -> None:
+    engine = StepEngine(Shelf.holding(masked_only["sd15"]))
+    for wish, pictures, name in (
+        (params(initImage=None, strength=None), Pictures(), "initImage"),
+        (params(), Pictures(noise()), "maskImage"),
+    ):
+        with pytest.raises(ReverieError) as caught:
+            engine.resolve(wish, fallback_seed=1, pictures=pictures)
+        assert caught.value.fields[0].loc == (name,)
 
 
 def test_a_failure_while_the_picture_is_encoded_fails_the_job_alone(models: dict[str, LoadedModel]) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from reverie_inference.engine.pictures import Pictures
 from reverie_inference.models.image_to_image import takes_init_image, takes_mask_image
 from reverie_inference.models.loaded import LoadedModel, Size
+from reverie_inference.models.text_to_image import draws_under_masks
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.init_image import steps_taken, strength_of, too_weak
 from reverie_protocol.jobs import GenerateParams
@@ -57,7 +58,7 @@ def start_of(
         raise _refusal("initImage", f"The mode {model.mode} makes pictures from text only.")
     if pictures.mask is not None and not takes_mask_image(model):
         raise _refusal("maskImage", f"The mode {model.mode} takes no mask.")
-    if pictures.mask is None and _draws_under_masks_only(model):
+    if pictures.mask is None and draws_under_masks(model.pipeline):
         raise _refusal("maskImage", f"The mode {model.mode} draws under a mask only; it needs a maskImage.")
     strength = strength_of(params, steps)
     taken = steps_taken(steps, strength)
@@ -106,7 +107,7 @@ class Origin:
         width, height = start.image.size
         pixels = _mask_values(start.mask, model.pipeline.vae_scale_factor)
         anew = start.strength == 1
-        keeps_latents = not _draws_under_masks_only(model)
+        keeps_latents = not draws_under_masks(model.pipeline)
         if keeps_latents or not anew:
             # As diffusers has it: the layout in memory decides how convolutions round.
             self._latents = self._encode(values, dtype).contiguous()
@@ -184,16 +185,8 @@ class Origin:
         return self._model.family == "sdxl" and bool(getattr(config, "force_upcast", False))
 
 
-def _draws_under_masks_only(model: LoadedModel) -> bool:
-    """Whether the UNet is one made for masks: it takes the mask and the masked picture beside the latents."""
-    unet, vae = getattr(model.pipeline, "unet", None), getattr(model.pipeline, "vae", None)
-    if unet is None or vae is None:
-        return False
-    return bool(unet.config.in_channels == 2 * vae.config.latent_channels + 1)
-
-
 def _require_no_picture_needed(model: LoadedModel) -> None:
-    if _draws_under_masks_only(model):
+    if draws_under_masks(model.pipeline):
         raise _refusal("initImage", f"The mode {model.mode} needs an initImage and a maskImage.")
 
 

@@ -24,7 +24,7 @@ from reverie_inference.models.clip_tokenizer import clip_tokenizer
 from reverie_inference.models.device import pick_device, pick_dtype
 from reverie_inference.models.folder import inspect_folder
 from reverie_inference.models.loaded import Family, LoadedModel
-from reverie_inference.models.text_to_image import pipeline_family, pipeline_geometry
+from reverie_inference.models.text_to_image import in_engine_shape, pipeline_family, pipeline_geometry
 from reverie_inference.models.weight_file import (
     PICKLE_SUFFIXES,
     WeightFile,
@@ -216,6 +216,7 @@ def _finish(
     pipeline: Any, place: Path, reference: str, device: torch.device, dtype: torch.dtype
 ) -> LoadedModel:
     """Put the pipeline on its device and gather its defaults."""
+    pipeline = in_engine_shape(pipeline)
     family = pipeline_family(pipeline, place.name)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None

@@ -21,9 +21,9 @@ class Geometry(msgspec.Struct, frozen=True):
 
 def pipeline_family(pipeline: Any, name: str) -> Family:
     """Who runs this pipeline; `unsupported_model` if it makes no picture from text with steps we can watch."""
-    if type(pipeline) is diffusers.StableDiffusionPipeline and _plain_unet(pipeline):
+    if type(pipeline) is diffusers.StableDiffusionPipeline and _known_unet(pipeline):
         return "sd15"
-    if type(pipeline) is diffusers.StableDiffusionXLPipeline and _plain_unet(pipeline):
+    if type(pipeline) is diffusers.StableDiffusionXLPipeline and _known_unet(pipeline):
         return "sdxl"
     parameters = inspect.signature(pipeline.__call__).parameters
     wanted = {"prompt", "num_inference_steps", "callback_on_step_end"}
@@ -42,9 +42,30 @@ def _takes_pictures(parameters: Any) -> bool:
     return any(name in parameters for name in ("image", "mask_image", "video"))
 
 
-def _plain_unet(pipeline: Any) -> bool:
-    """Whether the UNet takes the autoencoder's latents and nothing beside them (inpainting adds a mask, say)."""
-    return bool(pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels)
+def _known_unet(pipeline: Any) -> bool:
+    """Whether the UNet takes the autoencoder's latents, and nothing beside them but a mask and a masked picture."""
+    latents = pipeline.vae.config.latent_channels
+    return draws_under_masks(pipeline) or bool(pipeline.unet.config.in_channels == latents)
+
+
+def draws_under_masks(pipeline: Any) -> bool:
+    """Whether the UNet is one made for inpainting: it takes a mask and the masked picture's latents too."""
+    unet, vae = getattr(pipeline, "unet", None), getattr(pipeline, "vae", None)
+    if unet is None or vae is None:
+        return False
+    return bool(unet.config.in_channels == 2 * vae.config.latent_channels + 1)
+
+
+def in_engine_shape(pipeline: Any) -> Any:
+    """An inpainting pipeline as the text-to-image pipeline of its family, which the engine runs; others unchanged."""
+    if type(pipeline) is diffusers.StableDiffusionInpaintPipeline:
+        return diffusers.StableDiffusionPipeline(**pipeline.components, requires_safety_checker=False)
+    if type(pipeline) is diffusers.StableDiffusionXLInpaintPipeline:
+        if pipeline.config.requires_aesthetics_score:
+            return pipeline
+        zeros = pipeline.config.force_zeros_for_empty_prompt
+        return diffusers.StableDiffusionXLPipeline(**pipeline.components, force_zeros_for_empty_prompt=zeros)
+    return pipeline
 
 
 def pipeline_geometry(pipeline: Any) -> Geometry:
