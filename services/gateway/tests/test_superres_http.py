@@ -202,3 +202,13 @@ async def test_a_job_from_a_socket_takes_an_uploaded_picture(gateway, enlarger):
         done = await client.until("job:complete", jobId=job_id)
         assert done["meta"]["sr"] is True
         assert done["meta"]["srModel"] == "bench-sr"
+
+
+async def test_a_reference_to_a_picture_too_large_for_its_passes_is_refused_by_name(gateway, enlarger):
+    sent = await gateway.http.post("/v1/upload", files={"file": ("x.png", picture((2100, 8)))})
+    body = {"jobType": "sr", "fileRef": sent.json()["fileRef"], "magnitude": 2}
+    answer = await gateway.http.post("/v1/jobs", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "magnitude"]
+    assert "8192" in answer.json()["detail"][0]["msg"]
+    assert not enlarger.mirror.queued

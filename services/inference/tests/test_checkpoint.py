@@ -14,6 +14,7 @@ from reverie_inference.models.checkpoint import load_pipeline, one_reason
 from reverie_inference.models.clip_tokenizer import clip_tokenizer
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.single_file import single_file_configs
+from reverie_inference.models.text_to_image import draws_under_masks
 from reverie_inference.models.weight_file import TensorInfo, WeightFile, read_weight_file
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_testing.tiny_models import original_checkpoint
@@ -266,12 +267,22 @@ def test_an_incomplete_checkpoint_is_refused_naming_what_is_missing(
     assert "decoder" in error.message
 
 
-def test_an_inpainting_model_is_refused(single_file: Path, tmp_path: Path) -> None:
+def with_input_channels(single_file: Path, path: Path, channels: int) -> Path:
     tensors = load_file(single_file)
-    tensors["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(32, 9, 3, 3)
-    path = tmp_path / "inpainting.safetensors"
+    tensors["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(32, channels, 3, 3)
     save_file(tensors, path)
-    assert "9 input channels" in refused(path).message
+    return path
+
+
+def test_an_inpainting_model_is_loaded_and_an_editing_one_refused(single_file: Path, tmp_path: Path) -> None:
+    model = load_pipeline(
+        with_input_channels(single_file, tmp_path / "inpainting.safetensors", 9), device="cpu"
+    )
+    assert model.family == "sd15"
+    assert draws_under_masks(model.pipeline)
+    assert (
+        "8 input channels" in refused(with_input_channels(single_file, tmp_path / "e.safetensors", 8)).message
+    )
 
 
 @pytest.mark.parametrize("offline", [True, False])

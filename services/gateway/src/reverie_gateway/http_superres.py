@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from litestar import Response, post
 from litestar.di import NamedDependency
+from msgspec.structs import replace
 
 from reverie_gateway.forms import received_form
 from reverie_gateway.idempotency import idempotency_key_of
 from reverie_gateway.identity import HttpRequest, owner_of
+from reverie_gateway.inputs import require_enlargeable
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.objects import Objects, available
 from reverie_gateway.settings import GatewaySettings
@@ -20,10 +23,9 @@ from reverie_gateway.waiting import Waiters
 from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import Job, JobState, SuperResolutionParams
-from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged
 from reverie_protocol.validation import validate
 from reverie_storage.settings import MIB, StorageSettings
-from reverie_storage.uploads import UploadRecord, Uploads
+from reverie_storage.uploads import Uploads
 
 _FIELDS = ("magnitude", "out_format", "quality")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
@@ -50,7 +52,9 @@ async def superres(
     async with received_form(request, max_file_bytes=max_file_bytes, fields=_FIELDS) as form, available():
         given = read_fields(form.fields)
         upload = await uploads.keep(form.file, owner=owner)
-    params = _of_upload(given, upload)
+    with _as_400():
+        require_enlargeable(given, upload)
+    params = replace(given, fileRef=upload.key)
     submit = JobSubmit(params=params, idempotency_key=idempotency_key_of(request))
     draft = jobs.draft(submit, owner=owner, must_run_now=True)
     timeout_s = gateway_settings.generate_wait_s
@@ -68,22 +72,17 @@ def read_fields(fields: Mapping[str, str]) -> SuperResolutionParams:
     data: dict[str, object] = {"fileRef": _NOT_YET}
     for name, text in fields.items():
         data[name] = int(text) if name != "out_format" and _WHOLE.fullmatch(text) else text
-    try:
+    with _as_400():
         return validate(SuperResolutionParams, data)
+
+
+@contextmanager
+def _as_400() -> Iterator[None]:
+    """What is a 422 elsewhere is a 400 here."""
+    try:
+        yield
     except ReverieError as error:
         raise ReverieError(ErrorCode.INVALID_UPLOAD, error.message) from None
-
-
-def _of_upload(given: SuperResolutionParams, upload: UploadRecord) -> SuperResolutionParams:
-    """The parameters with their picture; `invalid_upload` where no result of that size is made."""
-    width, height = enlarged((upload.width, upload.height), given.magnitude)
-    if max(width, height) > MAX_RESULT_SIDE_PX:
-        raise ReverieError(
-            ErrorCode.INVALID_UPLOAD,
-            f"magnitude: makes a picture of {width}x{height} pixels from {upload.width}x{upload.height}; "
-            f"at most {MAX_RESULT_SIDE_PX} a side are made",
-        )
-    return SuperResolutionParams(upload.key, given.magnitude, given.out_format, given.quality)
 
 
 def _headers(job: Job, params: SuperResolutionParams) -> dict[str, object]:

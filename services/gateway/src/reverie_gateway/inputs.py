@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from reverie_gateway.objects import available
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import Job, JobParams
-from reverie_storage.uploads import Uploads
+from reverie_protocol.jobs import Job, JobParams, SuperResolutionParams
+from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged
+from reverie_storage.uploads import UploadRecord, Uploads
 
 #: Parameters that name a stored picture, of whatever type of job.
 FIELDS: Final = ("fileRef", "initImage", "maskImage", "inputImage")
@@ -21,6 +22,20 @@ def file_references(params: JobParams) -> dict[str, str]:
     return {name: value for name, value in named if value is not None}
 
 
+def require_enlargeable(params: JobParams, picture: UploadRecord) -> None:
+    """Raise `invalid_field` where super-resolution of an uploaded picture would exceed what is made."""
+    if not isinstance(params, SuperResolutionParams):
+        return
+    width, height = enlarged((picture.width, picture.height), params.magnitude)
+    if max(width, height) > MAX_RESULT_SIDE_PX:
+        message = (
+            f"makes a picture of {width}x{height} pixels from {picture.width}x{picture.height}; "
+            f"at most {MAX_RESULT_SIDE_PX} a side are made"
+        )
+        fields = [FieldError(("magnitude",), message, "out_of_range")]
+        raise ReverieError(ErrorCode.INVALID_FIELD, f"magnitude: {message}", fields=fields)
+
+
 class Inputs:
     """Puts storage keys in place of references."""
 
@@ -30,17 +45,21 @@ class Inputs:
     async def settled(self, job: Job) -> Job:
         """The job with the storage key in each field that names a picture, and none of them swept meanwhile.
 
-        `file_not_found` names the fields whose picture is unknown, expired or somebody else's.
+        `file_not_found` names the fields whose picture is unknown, expired or somebody else's; `invalid_field`
+        where it is too large for what is to be done with it.
         """
-        keys: dict[str, str] = {}
+        found: dict[str, UploadRecord] = {}
         lost: list[FieldError] = []
         async with available():
             for name, reference in file_references(job.params).items():
                 try:
-                    keys[name] = (await self._uploads.resolve(reference, owner=job.owner)).key
+                    found[name] = await self._uploads.resolve(reference, owner=job.owner)
                 except ReverieError as error:
                     lost.append(FieldError((name,), error.message, error.code))
         if lost:
             names = ", ".join(str(field.loc[0]) for field in lost)
             raise ReverieError(ErrorCode.FILE_NOT_FOUND, f"{names}: {lost[0].msg}", fields=lost)
+        for picture in found.values():
+            require_enlargeable(job.params, picture)
+        keys = {name: picture.key for name, picture in found.items()}
         return replace(job, params=replace(job.params, **keys)) if keys else job

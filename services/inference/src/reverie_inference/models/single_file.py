@@ -20,6 +20,8 @@ CLIP = "cond_stage_model.transformer.text_model"
 XL_CLIP = "conditioner.embedders.0.transformer.text_model"
 XL_OPEN_CLIP = "conditioner.embedders.1.model"
 _HEAD_WIDTH = 64
+#: Input channels of a UNet: the latents; beside them a mask and the masked picture's latents.
+_PLAIN, _INPAINTING = 4, 9
 _SD15_HEADS = 8
 
 
@@ -142,8 +144,10 @@ def _schedule(weights: WeightFile, name: str, **more: Any) -> Config:
 def _unet_config(weights: WeightFile) -> Config:
     """Widths, depths and attention of the UNet, read off its numbered blocks."""
     first = weights.shape(f"{UNET}.input_blocks.0.0.weight")
-    if first[1] != 4:
-        raise unsupported(weights, f"takes {first[1]} input channels (inpainting or editing), not 4")
+    if first[1] not in (_PLAIN, _INPAINTING):
+        raise unsupported(
+            weights, f"takes {first[1]} input channels (editing), not {_PLAIN} or {_INPAINTING}"
+        )
     widths: list[int] = [first[0]]
     resnets: list[int] = [0]
     depths: list[int] = [0]
@@ -165,7 +169,7 @@ def _unet_config(weights: WeightFile) -> Config:
     up = ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)]
     return {
         "_class_name": "UNet2DConditionModel",
-        "in_channels": 4,
+        "in_channels": first[1],
         "out_channels": weights.shape(f"{UNET}.out.2.weight")[0],
         "block_out_channels": widths,
         "layers_per_block": resnets[0],

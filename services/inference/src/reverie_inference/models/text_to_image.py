@@ -57,7 +57,7 @@ def draws_under_masks(pipeline: Any) -> bool:
 
 
 def in_engine_shape(pipeline: Any) -> Any:
-    """An inpainting pipeline as the text-to-image pipeline of its family, which the engine runs; others unchanged."""
+    """An inpainting pipeline as its family's text-to-image one, which the engine runs; others unchanged."""
     if type(pipeline) is diffusers.StableDiffusionInpaintPipeline:
         return diffusers.StableDiffusionPipeline(**pipeline.components, requires_safety_checker=False)
     if type(pipeline) is diffusers.StableDiffusionXLInpaintPipeline:
