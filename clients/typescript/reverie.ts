@@ -11,6 +11,7 @@ export const ERROR_CODES = {
   payload_too_large: { status: 413, retryable: false },
   unsupported_media_type: { status: 415, retryable: false },
   invalid_upload: { status: 400, retryable: false },
+  request_timeout: { status: 408, retryable: true },
   invalid_modes: { status: 400, retryable: false },
   not_found: { status: 404, retryable: false },
   method_not_allowed: { status: 405, retryable: false },

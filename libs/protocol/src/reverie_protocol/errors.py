@@ -26,6 +26,7 @@ class ErrorCode(StrEnum):
     PAYLOAD_TOO_LARGE = "payload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     INVALID_UPLOAD = "invalid_upload"
+    REQUEST_TIMEOUT = "request_timeout"
     INVALID_MODES = "invalid_modes"
     # The request names something that is not there, or not allowed.
     NOT_FOUND = "not_found"
@@ -90,6 +91,9 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
     ),
     ErrorCode.INVALID_UPLOAD: ErrorTraits(
         400, False, "The uploaded file is empty, or the form around it, or one of its fields, is wrong."
+    ),
+    ErrorCode.REQUEST_TIMEOUT: ErrorTraits(
+        408, True, "The request did not come in time, or its body too slowly; the connection is closed."
     ),
     ErrorCode.INVALID_MODES: ErrorTraits(
         400, False, "A worker's modes.yml is broken; what it offered before stays."

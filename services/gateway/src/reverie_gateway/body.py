@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from litestar.exceptions import InternalServerException
+
 from reverie_gateway.identity import HttpRequest
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.parsing import decode_json
@@ -29,7 +31,11 @@ async def read_json(request: HttpRequest) -> object:
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             f"bodies with Content-Encoding {coding[:40]} are not read; send the body as it is",
         )
-    body = await request.body()
+    try:
+        body = await request.body()
+    except InternalServerException:
+        # What the framework says of a client that left; nobody reads the answer.
+        raise ReverieError(ErrorCode.INVALID_JSON, "the body was broken off") from None
     if not body.strip():
         raise ReverieError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")
     return decode_json(body)

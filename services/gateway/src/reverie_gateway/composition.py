@@ -17,7 +17,7 @@ from reverie_gateway.authentication import Authentication, Gatekeeper, verifier_
 from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.gates import Gates
-from reverie_gateway.http_parser import HttpParser
+from reverie_gateway.http_parser import http_parser
 from reverie_gateway.hub import Hub
 from reverie_gateway.inputs import Inputs
 from reverie_gateway.jobs import Jobs
@@ -176,7 +176,7 @@ async def serve(
                 host=settings.gateway.host,
                 port=settings.gateway.port,
                 setting="gateway.port",
-                http=HttpParser,
+                http=http_parser(settings.gateway.patience),
                 ws=Wire,
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from reverie_gateway.origin import is_loopback_name
+from reverie_gateway.patience import Patience
 from reverie_runtime.settings import DrainSettings, LogSettings, NatsSettings
 from reverie_storage.settings import StorageSettings
 
@@ -26,6 +27,18 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retention_h: Annotated[
         float, Meta(gt=0, description="Hours for which a job that is over can be looked up")
     ] = 24.0
+    request_silence_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3600,
+            description="Longest time in seconds for the head of a request, and longest silence within its body; "
+            "then the connection is closed, where possible with a 408",
+        ),
+    ] = 8.0
+    request_bytes_per_s: Annotated[
+        float, Meta(gt=0, description="Least speed of a request's body in bytes per second")
+    ] = 256.0
     cors_origins: Annotated[
         tuple[str, ...],
         Meta(
@@ -37,6 +50,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tuple[str, ...],
         Meta(description="Host names under which a proxy on this machine passes requests on"),
     ] = ()
+
+    @property
+    def patience(self) -> Patience:
+        """What is borne of a slow client."""
+        return Patience(self.request_silence_s, self.request_bytes_per_s)
 
 
 #: Shortest HS256 secret, in bytes: as long as the hash, as RFC 7518 asks.

@@ -66,6 +66,8 @@ def _operation(endpoint: Endpoint) -> Document:
     responses = {str(answer.status): _answer(answer) for answer in endpoint.answers}
     closed = not is_open(endpoint.path)
     errors = (*endpoint.errors, *((ErrorCode.UNAUTHENTICATED,) if closed else ()))
+    if endpoint.body is not None or endpoint.form is not None:
+        errors = (*errors, ErrorCode.REQUEST_TIMEOUT)
     for status in sorted({ERROR_TRAITS[code].status for code in errors}):
         responses.setdefault(str(status), _error(status, errors))
     operation: Document = {
