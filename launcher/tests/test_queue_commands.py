@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -67,7 +68,7 @@ def test_a_drained_lane_takes_nothing_new_and_gates_are_named(product, reverie):
 
 
 def test_a_cancelled_job_is_retried_and_a_completed_one_is_not(product, reverie):
-    job_id = submit(product, notBefore=4_000_000_000)
+    job_id = submit(product, notBefore=time.time() + 86_400)
     assert reverie("cancel", job_id)[0] == 0
     code, output = reverie("retry", job_id)
     assert code == 0
