@@ -77,7 +77,6 @@ class ImageToImage(TextToImage, frozen=True, kw_only=True):
         float, Meta(gt=0, le=1, description="how far from the picture it may go")
     ] = 0.75
     inpainting_mask_invert: Annotated[int, Meta(ge=0, le=1, description="1: black is drawn anew")] = 0
-    include_init_images: bool = False
 
 
 class SingleEnlargement(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +147,12 @@ class EnlargementAnswer(msgspec.Struct, frozen=True, kw_only=True):
     image: str
 
 
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `POST /sdapi/v1/options`: a mode to switch to; other settings may be there as they are."""
+
+    sd_model_checkpoint: str | None = None
+
+
 class CheckpointCard(msgspec.Struct, frozen=True, kw_only=True):
     """A mode as A1111 lists checkpoints."""
 
@@ -195,6 +200,7 @@ SDAPI_BODIES: tuple[type[Any], ...] = (
     TaskProgress,
     PicturesAnswer,
     EnlargementAnswer,
+    Options,
     CheckpointCard,
     SamplerCard,
     UpscalerCard,

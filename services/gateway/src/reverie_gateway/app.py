@@ -19,6 +19,8 @@ from reverie_gateway.http_models import ModelsController
 from reverie_gateway.http_openai import ImagesController, list_models, read_model
 from reverie_gateway.http_page import read_page
 from reverie_gateway.http_queue import QueueController
+from reverie_gateway.http_sdapi import PicturesController, read_task_progress
+from reverie_gateway.http_sdapi_lists import ListsController
 from reverie_gateway.http_storage import StorageController
 from reverie_gateway.http_superres import superres
 from reverie_gateway.http_system import (
@@ -37,10 +39,13 @@ from reverie_gateway.objects import Objects
 from reverie_gateway.openai_images import ImageDesk
 from reverie_gateway.problem import on_exception, on_http_exception, on_reverie_error
 from reverie_gateway.queue_board import QueueBoard
+from reverie_gateway.sdapi_desk import SdapiDesk
+from reverie_gateway.sdapi_tasks import SdapiTasks
 from reverie_gateway.settings import GatewaySettings
 from reverie_gateway.socket import converse
 from reverie_gateway.status import StatusBoard
 from reverie_gateway.storage_probe import StorageProbe
+from reverie_gateway.switching import Switches
 from reverie_gateway.texts import Texts
 from reverie_gateway.thumbnails import Thumbnails
 from reverie_gateway.views import Lens
@@ -69,9 +74,12 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     objects: Objects
     process_metrics: Metrics
     queue_board: QueueBoard
+    sdapi_desk: SdapiDesk
+    sdapi_tasks: SdapiTasks
     status_board: StatusBoard
     storage_probe: StorageProbe
     storage_settings: StorageSettings
+    switches: Switches
     texts: Texts
     thumbnails: Thumbnails
     turn: Turn
@@ -88,7 +96,9 @@ def build_app(parts: Parts) -> Litestar:
             ImagesController,
             JobsController,
             list_models,
+            ListsController,
             ModelsController,
+            PicturesController,
             QueueController,
             read_health,
             read_metrics,
@@ -97,6 +107,7 @@ def build_app(parts: Parts) -> Litestar:
             read_page,
             read_readiness,
             read_status,
+            read_task_progress,
             StorageController,
             stream_events,
             superres,

@@ -33,7 +33,7 @@ async def filled(
     before: bytes,
     after: bytes,
 ) -> AsyncIterator[bytes]:
-    """A JSON document with pictures in place of what is in its first `hole`, such as `[]`.
+    """A JSON document with pictures inside its first `hole`: `[]`, or `""` for a single one.
 
     Each picture stands between `before` and `after`, with commas between them.
     """

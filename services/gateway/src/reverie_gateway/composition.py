@@ -30,12 +30,15 @@ from reverie_gateway.origin import OriginRule
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.readiness import declare_checks
 from reverie_gateway.retention import Janitor
+from reverie_gateway.sdapi_desk import SdapiDesk
+from reverie_gateway.sdapi_tasks import SdapiTasks
 from reverie_gateway.settings import Settings
 from reverie_gateway.socket import MAX_MESSAGE_BYTES
 from reverie_gateway.standings import Standings
 from reverie_gateway.status import StatusBoard
 from reverie_gateway.storage_probe import StorageProbe
 from reverie_gateway.stores import kept
+from reverie_gateway.switching import Switches
 from reverie_gateway.views import Lens
 from reverie_gateway.waiting import Waiters
 from reverie_gateway.watches import Watches
@@ -153,9 +156,22 @@ async def serve(
                 objects=stores.objects,
                 process_metrics=metrics,
                 queue_board=queue_board,
+                sdapi_desk=SdapiDesk(
+                    jobs,
+                    waiters,
+                    stores.objects,
+                    stores.uploads,
+                    status_board,
+                    settings=settings.gateway,
+                    random_bits=secrets.randbits,
+                ),
+                sdapi_tasks=SdapiTasks(jobs_mirror, hub),
                 status_board=status_board,
                 storage_probe=storage_probe,
                 storage_settings=settings.storage,
+                switches=Switches(
+                    jobs, waiters, workers_mirror, status_board, timeout_s=settings.gateway.generate_wait_s
+                ),
                 texts=stores.texts,
                 thumbnails=stores.thumbnails,
                 turn=turn,

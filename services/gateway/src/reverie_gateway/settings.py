@@ -24,6 +24,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_queued: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Jobs that may wait at once; more are answered with 429")
     ] = 20_000
+    base64_mb: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1024,
+            description="Largest body in MiB of requests that hold pictures as base64 (`/sdapi/v1/img2img`)",
+        ),
+    ] = 48.0
     retention_h: Annotated[
         float, Meta(gt=0, description="Hours for which a job that is over can be looked up")
     ] = 24.0
