@@ -55,10 +55,10 @@ class Bench:
         told = Progress(
             job_id=job_id, attempt=attempt, phase=Phase.DENOISING, step=step, steps=4, progress=step / 4
         )
-        await self.hub.on_progress(Message(job_progress(job_id), msgspec.json.encode(told)))
+        self.hub.on_progress(Message(job_progress(job_id), msgspec.json.encode(told)))
 
     async def preview(self, picture: bytes) -> None:
-        await self.hub.on_preview(Message(job_preview("a"), picture))
+        self.hub.on_preview(Message(job_preview("a"), picture))
 
     def session(self, owner: str = "me") -> Session:
         session = Session(Identity(owner), Outbox())
@@ -105,7 +105,7 @@ async def test_progress_of_an_earlier_attempt_or_after_the_end_is_not_passed_on(
     bench.commit(replace(DONE, attempt=2))
     await bench.progress(4, attempt=2)
     await bench.progress(1, job_id="unknown")
-    await bench.hub.on_progress(Message(job_progress("a"), b"junk"))
+    bench.hub.on_progress(Message(job_progress("a"), b"junk"))
     assert told(session) == ["job:state running", "job:complete"]
 
 

@@ -128,7 +128,7 @@ async def test_a_node_whose_monitor_is_silent_is_not_there_any_more(virtual_cloc
     board = NodeBoard(clock=virtual_clock)
     heard = []
     board.listen(lambda: heard.append(None))
-    await board.on_status(Message(SYSTEM_STATUS, said()))
+    board.on_status(Message(SYSTEM_STATUS, said()))
     assert ([node.node for node in board.nodes], len(heard)) == (["n1"], 1)
     await virtual_clock.advance(16.0)
     assert board.nodes == ()

@@ -166,6 +166,30 @@ async def test_a_failing_handler_keeps_its_subscription(bus: Bus) -> None:
     assert [(await seen.take()).data for _ in range(2)] == [b"1", b"2"]
 
 
+async def test_a_plain_function_hears_every_message_in_order_whatever_it_raises(bus: Bus) -> None:
+    heard: list[bytes] = []
+    all_heard = asyncio.Event()
+
+    def handler(message: Message) -> None:
+        heard.append(message.data)
+        if len(heard) == 20:
+            all_heard.set()
+        raise RuntimeError("on purpose")
+
+    subscription = await bus.subscribe("a", handler)
+    for number in range(20):
+        await bus.publish("a", b"%d" % number)
+    async with asyncio.timeout(PATIENCE_S):
+        await all_heard.wait()
+    assert heard == [b"%d" % number for number in range(20)]
+    await subscription.unsubscribe()
+    running = Inbox()
+    await bus.subscribe("a", running)
+    await bus.publish("a", b"")
+    await running.take()
+    assert len(heard) == 20
+
+
 async def test_unsubscribing_twice_stops_once(bus: Bus) -> None:
     stopped, running = Inbox(), Inbox()
     subscription = await bus.subscribe("a", stopped)

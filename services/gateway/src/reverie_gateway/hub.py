@@ -193,7 +193,7 @@ class Hub:
         for job_id in self.watched():
             self._on_watch(job_id)
 
-    async def on_progress(self, message: Message) -> None:
+    def on_progress(self, message: Message) -> None:
         """`job.progress.<id>` from a worker."""
         try:
             progress = self._progress_decoder.decode(message.data)
@@ -207,7 +207,7 @@ class Hub:
         if self.progress_of(job) is not None:  # else the claim itself has not reached the mirror yet
             self._broadcast(progress_event(job, progress, self._jobs.revision_of(job.id)))
 
-    async def on_preview(self, message: Message) -> None:
+    def on_preview(self, message: Message) -> None:
         """`job.preview.<id>` from a worker: the bytes go to the sockets as they are."""
         job = self._jobs.get(message.subject.rpartition(".")[2])
         if job is None or job.state is not JobState.RUNNING:

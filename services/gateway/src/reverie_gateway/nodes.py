@@ -37,7 +37,7 @@ class NodeBoard:
         """Call `listener` when a monitor has said something."""
         self._listeners.append(listener)
 
-    async def on_status(self, message: Message) -> None:
+    def on_status(self, message: Message) -> None:
         """`system.status` from a monitor."""
         try:
             status = self._decoder.decode(message.data)

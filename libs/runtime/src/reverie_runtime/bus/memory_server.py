@@ -13,6 +13,7 @@ import structlog
 
 from reverie_runtime.bus.memory_store import MemoryStore
 from reverie_runtime.bus.port import (
+    AwaitingHandler,
     BucketConfig,
     BusError,
     BusUnavailable,
@@ -24,6 +25,7 @@ from reverie_runtime.bus.port import (
     StreamConfig,
     WatchEvent,
     WriteUncertain,
+    awaits,
 )
 from reverie_runtime.clock import Clock, SystemClock
 
@@ -174,11 +176,19 @@ class MemorySubscription:
         self._server = server
         self._handler = handler
         self._inbox: asyncio.Queue[Message] = asyncio.Queue(INBOX_MESSAGES)
-        self._task = asyncio.create_task(self._dispatch(), name=f"subscription {subject}")
+        self._task: asyncio.Task[None] | None = None
+        if awaits(handler):
+            self._task = asyncio.create_task(self._dispatch(handler), name=f"subscription {subject}")
         server.subscriptions.append(self)
 
     def receive(self, message: Message) -> None:
-        """Queue a message; dropped if the handler is far behind."""
+        """Queue a message, dropped if the handler is far behind; a plain function is called at once."""
+        if self._task is None:
+            try:
+                self._handler(message)
+            except Exception:
+                log.exception("a handler failed", subject=message.subject)
+            return
         with contextlib.suppress(asyncio.QueueFull):
             self._inbox.put_nowait(message)
 
@@ -187,15 +197,15 @@ class MemorySubscription:
         if self not in self._server.subscriptions:
             return
         self._server.subscriptions.remove(self)
-        if asyncio.current_task() is not self._task:
+        if self._task is not None and asyncio.current_task() is not self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _dispatch(self) -> None:
+    async def _dispatch(self, handler: AwaitingHandler) -> None:
         while self in self._server.subscriptions:
             message = await self._inbox.get()
             try:
-                await self._handler(message)
+                await handler(message)
             except Exception:
                 log.exception("a handler failed", subject=message.subject)
 

@@ -17,6 +17,7 @@ from reverie_runtime.bus.nats_bucket import NatsBucket
 from reverie_runtime.bus.nats_link import Link
 from reverie_runtime.bus.nats_stream import NatsStream
 from reverie_runtime.bus.port import (
+    AwaitingHandler,
     BucketConfig,
     Bus,
     BusError,
@@ -25,6 +26,7 @@ from reverie_runtime.bus.port import (
     Message,
     StreamConfig,
     Subscription,
+    awaits,
 )
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -68,6 +70,17 @@ async def connect_nats(url: str, *, name: str, connect_timeout: float = CONNECT_
     return bus
 
 
+class _AtOnce:
+    """Stands where a queue would for a handler that awaits nothing: a task would cost more than the call."""
+
+    def __init__(self, receive: Callable[[Any], None]) -> None:
+        self.put_nowait = receive
+
+    def qsize(self) -> int:
+        """Nothing ever waits."""
+        return 0
+
+
 class NatsSubscription:
     """Feeds one handler, in order, over any number of connections."""
 
@@ -78,11 +91,14 @@ class NatsSubscription:
         self._group = group
         self._handler = handler
         self._forget = forget
-        self._inbox: asyncio.Queue[Any] = asyncio.Queue(INBOX_MESSAGES)
         self._attached: Any = None
         self.link: Link | None = None
         self._closed = False
-        self._task = asyncio.create_task(self._dispatch(), name=f"subscription {subject}")
+        self._inbox: asyncio.Queue[Any] | _AtOnce = _AtOnce(self._receive)
+        self._task: asyncio.Task[None] | None = None
+        if awaits(handler):
+            self._inbox = inbox = asyncio.Queue[Any](INBOX_MESSAGES)
+            self._task = asyncio.create_task(self._dispatch(handler, inbox), name=f"subscription {subject}")
 
     async def attach(self, link: Link) -> None:
         """Subscribe on a new connection."""
@@ -97,15 +113,23 @@ class NatsSubscription:
         self._forget(self)
         with contextlib.suppress(Exception):  # nats-py: the connection may be gone, and the interest with it
             await self._attached.unsubscribe()
-        if asyncio.current_task() is not self._task:
+        if self._task is not None and asyncio.current_task() is not self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _dispatch(self) -> None:
+    def _receive(self, message: Any) -> None:
+        if self._closed:
+            return
+        try:
+            self._handler(Message(message.subject, message.data, message.reply))
+        except Exception:
+            log.exception("a handler failed", subject=message.subject)
+
+    async def _dispatch(self, handler: AwaitingHandler, inbox: asyncio.Queue[Any]) -> None:
         while not self._closed:
-            message = await self._inbox.get()
+            message = await inbox.get()
             try:
-                await self._handler(Message(message.subject, message.data, message.reply))
+                await handler(Message(message.subject, message.data, message.reply))
             except Exception:
                 log.exception("a handler failed", subject=message.subject)
 

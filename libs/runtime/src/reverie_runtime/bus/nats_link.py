@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import nats.errors
 from nats.aio.client import Client
@@ -29,6 +29,13 @@ ECHO_TIMEOUT_S: Final = 1.0
 ECHO_TRIES: Final = 2
 #: Unsent bytes above which a sender waits for the server to catch up.
 BACKLOG_BYTES: Final = 1 << 20
+
+
+class Inbox(Protocol):
+    """What takes raw messages: a queue, or something that stands in its place."""
+
+    def put_nowait(self, message: Any, /) -> None:
+        """Take one, at once."""
 
 
 class LinkLost(BusUnavailable):
@@ -89,7 +96,7 @@ class Link:
         """A subject that nobody else has."""
         return str(self._client.new_inbox())
 
-    async def subscribe(self, subject: str, group: str, into: asyncio.Queue[Any]) -> Any:
+    async def subscribe(self, subject: str, group: str, into: Inbox) -> Any:
         """Let nats-py put raw messages of `subject` straight into a queue; overflow drops the newest."""
         subscription = await self._client.subscribe(subject, queue=group, pending_bytes_limit=0)
         # Private: nats-py would run the handler in a task that dies with the connection, and with it the handler.

@@ -16,10 +16,11 @@ Semantics that callers rely on, and that `reverie_testing.bus_conformance` check
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import msgspec
 
@@ -80,7 +81,14 @@ class SnapshotEnd(msgspec.Struct, frozen=True):
 
 
 WatchEvent = SnapshotBegin | Entry | SnapshotEnd
-Handler = Callable[[Message], Awaitable[None]]
+AwaitingHandler = Callable[[Message], Awaitable[None]]
+#: A coroutine function has a queue of its own; a plain function is called at once, before anything else is read.
+Handler = AwaitingHandler | Callable[[Message], None]
+
+
+def awaits(handler: Handler) -> TypeGuard[AwaitingHandler]:
+    """Whether a handler is a coroutine function, or an object whose call is one."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
 
 
 class BucketConfig(msgspec.Struct, frozen=True):
