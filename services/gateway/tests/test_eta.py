@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from reverie_gateway.eta import eta_seconds
-from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Phase, Progress
+from reverie_protocol.jobs import (
+    GenerateParams,
+    Job,
+    JobState,
+    JobType,
+    Phase,
+    Progress,
+    SuperResolutionParams,
+)
 
 
 def running(*, superres: bool = False) -> Job:
@@ -45,5 +54,11 @@ def test_what_was_not_measured_is_not_guessed(progress: Progress | None) -> None
     assert eta_seconds(running(), progress) is None
 
 
-def test_super_resolution_has_no_measured_steps() -> None:
+def test_super_resolution_behind_denoising_has_no_measured_steps() -> None:
     assert eta_seconds(running(superres=True), told()) is None
+
+
+def test_a_job_that_is_all_super_resolution_is_measured_by_its_tiles() -> None:
+    job = msgspec.structs.replace(running(), type=JobType.SR, params=SuperResolutionParams("abc"))
+    assert eta_seconds(job, told(Phase.UPSCALING)) == 3.5
+    assert eta_seconds(job, told(Phase.STORING)) is None

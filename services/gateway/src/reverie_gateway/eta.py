@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from reverie_protocol.jobs import GenerateParams, Job, Phase, Progress
+from reverie_protocol.jobs import GenerateParams, Job, Phase, Progress, SuperResolutionParams
 
 
 def eta_seconds(job: Job, progress: Progress | None) -> float | None:
-    """Seconds until the last denoising step is done, which is nearly all of a job; None rather than a guess.
+    """Seconds until the last denoising step (or tile) is done, which is nearly all of a job; None, not a guess.
 
-    Nothing is known before the first step, after the last, or of super-resolution, which has no measured steps; and
-    of a waiting job nobody knows which worker will take it, or what will be put before it.
+    Nothing is known before the first step, after the last, or of super-resolution behind denoising, which has no
+    measured steps; and of a waiting job nobody knows which worker will take it, or what will be put before it.
     """
-    if progress is None or progress.phase is not Phase.DENOISING:
+    measured = Phase.UPSCALING if isinstance(job.params, SuperResolutionParams) else Phase.DENOISING
+    if progress is None or progress.phase is not measured:
         return None
     if isinstance(job.params, GenerateParams) and job.params.superres:
         return None
