@@ -27,7 +27,6 @@ HARMLESS: Final = {
 }
 EDIT_HARMLESS: Final = HARMLESS | {
     "input_fidelity": Harmless(("low",), "`strength` says how close to stay"),
-    "markup": Harmless((), "send a mask"),
 }
 #: What fields of ours are called there.
 NAMES: Final = {
