@@ -13,7 +13,7 @@ import pytest_asyncio
 from PIL import Image
 
 from reverie_gateway.settings import AuthSettings
-from reverie_protocol.jobs import JobState
+from reverie_protocol.jobs import JobState, ModeInfo
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -244,6 +244,22 @@ async def test_edits_that_cannot_be_made_are_refused(worker, client, prompt, wro
     assert raised.value.status_code in (400, 415, 422)
     assert raised.value.param == param
     assert not worker.mirror.queued
+
+
+async def test_who_cannot_be_served_is_told_so_before_pictures_are_read(own_stage, prompt):
+    gateway = await own_stage.gateway()
+    async with client_of(gateway) as client:
+        with pytest.raises(openai.InternalServerError) as raised:
+            await client.images.generate(prompt=prompt)
+        assert (raised.value.status_code, raised.value.code) == (503, "no_worker")
+        assert raised.value.response.headers["x-should-retry"] == "true"
+        await own_stage.worker(modes={"tiny": ModeInfo(model="tiny", family="flow", init_image=False)})
+        await known(gateway)
+        with pytest.raises(
+            openai.UnprocessableEntityError, match="no mode that is loaded takes it"
+        ) as raised:
+            await client.images.edit(image=("x.png", b"not looked at"), prompt=prompt)
+        assert raised.value.param == "image"
 
 
 async def test_without_a_token_it_is_an_authentication_error_with_a_reason(stage, prompt):
