@@ -55,7 +55,7 @@ def test_openais_client_gets_its_pictures_and_each_is_a_job(product: Product, cl
     assert first.size == second.size == (64, 64)
     assert "Seed: 3" in first.info["parameters"]
     assert "Seed: 4" in second.info["parameters"]
-    for job_id in answer.to_dict()["meta"]["job_ids"]:  # type: ignore[index,call-overload]  # an addition of ours
+    for job_id in answer.to_dict()["meta"]["job_ids"]:
         assert product.job(job_id)["state"] == "completed"
 
 
@@ -83,7 +83,7 @@ def test_openais_client_edits_under_a_mask_and_keeps_what_is_outside(client: ope
     assert answer.data is not None
     edited = opened(answer.data[0].b64_json).convert("RGB")
     assert edited.size == (64, 64)
-    red, green, blue = edited.getpixel((60, 32))  # type: ignore[misc]  # three channels
+    red, green, blue = edited.getpixel((60, 32))
     assert blue > 150 > max(red, green)
 
 

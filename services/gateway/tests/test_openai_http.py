@@ -175,6 +175,21 @@ async def test_a_repetition_under_the_same_key_brings_the_same_pictures(worker, 
         await client.images.generate(prompt="another", n=2, extra_headers=key)
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_client_that_leaves_leaves_its_jobs(gateway, worker, prompt, streamed):
+    body = {"prompt": prompt, "n": 2, "stream": streamed, "partial_images": int(streamed)}
+    asked = asyncio.create_task(gateway.http.post("/v1/images/generations", json=body))
+    ids = {(await worker.next_job()).id}
+    while len(worker.mirror.queued) < 2:
+        await asyncio.sleep(0.01)
+    ids |= set(worker.mirror.queued)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    assert {(await worker.do_next()).id, (await worker.do_next()).id} == ids
+    for job_id in ids:
+        assert (await gateway.http.get(f"/v1/jobs/{job_id}")).json()["state"] == "completed"
+
+
 async def test_modes_are_models(client):
     listed = await client.models.list()
     assert [(model.id, model.object) for model in listed.data] == [("tiny", "model")]

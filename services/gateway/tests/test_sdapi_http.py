@@ -315,7 +315,7 @@ async def test_an_interrupt_stops_the_callers_pictures_and_gives_what_there_is(o
         token = issue(SECRET, owner=owner, now=time.time(), lifetime_s=600)
         closed.http.headers["Authorization"] = f"Bearer {token}"
         await until_served(closed)
-        body = {"prompt": prompt, "n_iter": 2, "steps": 9}
+        body = {"prompt": prompt, "n_iter": 2, "steps": 9, "force_task_id": f"{owner}s"}
         asked[owner] = asyncio.create_task(closed.http.post("/sdapi/v1/txt2img", json=body))
         await until(lambda owner=owner: len(of_owner(worker, owner)) == 2)
     held = await worker.claim(min(of_owner(worker, "alice"), key=lambda job: job.position).id)
@@ -328,6 +328,10 @@ async def test_an_interrupt_stops_the_callers_pictures_and_gives_what_there_is(o
     assert len(answer["images"]) == 1
     assert len(json.loads(answer["info"])["all_seeds"]) == 1
     assert len(of_owner(worker, "bob")) == 2
+    alice = {"Authorization": f"Bearer {token}"}
+    theirs = await closed.http.get("/sdapi/v1/progress?id_task=bobs", headers=alice)
+    assert theirs.json()["state"]["job_count"] == 0
+    assert (await closed.http.get("/sdapi/v1/progress?id_task=bobs")).json()["state"]["job_count"] == 2
     await do_next(worker)
     await do_next(worker)
     assert len((await asked["bob"]).json()["images"]) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from time import gmtime, strftime
 from typing import Final
@@ -117,19 +117,16 @@ class SdapiTasks:
         return [job.id for job in waiting if job.owner == owner and _parts(job)] + running
 
     def _find(self, owner: str, task_id: str | None) -> Task | None:
-        for job in self._candidates(task_id):
-            parts = _parts(job) if job.owner == owner else None
-            if parts is not None and task_id in (None, parts[1]):
-                return self._task(owner, parts)
-        return None
-
-    def _candidates(self, task_id: str | None) -> Iterator[Job]:
-        yield from sorted(self._jobs.running.values(), key=lambda job: job.created_at)
-        yield from sorted(self._jobs.queued.values(), key=lambda job: (job.priority, job.position))
-        if (
-            task_id is not None
-        ):  # only who names a request wants to know that it is over: the latest of that name
-            yield from sorted(self._jobs, key=lambda job: -job.created_at)
+        running = sorted(self._jobs.running.values(), key=lambda job: job.created_at)
+        job = _first(running, owner, task_id)
+        if job is None:
+            queued = (job for job in self._jobs.queued.values() if _is_of(job, owner, task_id))
+            job = min(queued, key=lambda job: (job.priority, job.position), default=None)
+        if job is None and task_id is not None:  # who names a request wants to know that it is over too
+            over = (job for job in self._jobs if _is_of(job, owner, task_id))
+            job = max(over, key=lambda job: job.created_at, default=None)
+        parts = None if job is None else _parts(job)
+        return None if parts is None else self._task(owner, parts)
 
     def _task(self, owner: str, parts: list[str]) -> Task:
         _, task_id, run, _, count = parts
@@ -151,6 +148,18 @@ class SdapiTasks:
         if change.record is None or change.record.state.terminal:
             self._watched.discard(change.key)
             self._previews.pop(change.key, None)
+
+
+def _first(jobs: Iterable[Job], owner: str, task_id: str | None) -> Job | None:
+    return next((job for job in jobs if _is_of(job, owner, task_id)), None)
+
+
+def _is_of(job: Job, owner: str, task_id: str | None) -> bool:
+    """Whether a job is of an owner's request, of that name if there is one."""
+    if job.owner != owner:
+        return False
+    parts = _parts(job)
+    return parts is not None and task_id in (None, parts[1])
 
 
 def _parts(job: Job) -> list[str] | None:
