@@ -36,3 +36,12 @@ def test_a_job_that_its_second_try_finds_again_is_no_ghost(refused: Job, ghosts:
     disowned.add(refused)
     mirror.apply(Entry("a", msgspec.json.encode(refused), 1))
     assert len(seen) == ghosts
+
+
+def test_a_key_that_we_drew_ourselves_is_not_found_again() -> None:
+    mirror, seen = JobMirror(), []
+    disowned = Disowned(mirror, on_ghost=seen.append)
+    refused = job(idempotency_key="drawn")
+    disowned.add(refused, found_again=False)
+    mirror.apply(Entry("a", msgspec.json.encode(refused), 1))
+    assert [ghost.id for ghost in seen] == ["a"]

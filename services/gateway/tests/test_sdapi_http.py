@@ -357,6 +357,29 @@ async def test_a_full_queue_is_a_429_before_any_job_is_made(stage, worker, promp
     assert not worker.mirror.queued
 
 
+async def test_a_batch_that_a_frozen_nats_did_not_take_never_runs(own_stage, prompt):
+    gateway = await own_stage.gateway()
+    worker = await own_stage.worker()
+    await until_served(gateway)
+    body = {"prompt": prompt, "batch_size": 2}
+    own_stage.server.pause()
+    try:
+        answer = await gateway.http.post("/sdapi/v1/txt2img", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    finally:
+        own_stage.server.resume()
+    later = await gateway.http.post("/v1/jobs", json={"jobType": "generate", "prompt": prompt})
+    while later.status_code == 503:
+        await asyncio.sleep(0.05)
+        later = await gateway.http.post("/v1/jobs", json={"jobType": "generate", "prompt": prompt})
+    accepted = later.json()["jobId"]
+    await worker.sees(accepted)
+    for job in list(worker.mirror):
+        if job.id != accepted:
+            await worker.sees(job.id, lambda job: job.state == "cancelled")
+    assert list(worker.mirror.queued) == [accepted]
+
+
 async def test_what_there_is_comes_from_the_modes_and_the_workers(api):
     assert await said(api.util_get_model_names) == ["large", "tiny"]
     checkpoint = (await said(api.get_sd_models))[1]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from reverie_gateway.identity import Identity
 from reverie_gateway.jobs import Jobs
 from reverie_protocol.client_messages import JobSubmit
-from reverie_protocol.errors import ReverieError
+from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import MAX_SEED, GenerateParams, Job
 
 
@@ -27,19 +27,29 @@ def seed_of(first: int | None, number: int) -> int | None:
     return None if first is None else (first + number) % (MAX_SEED + 1)
 
 
-async def submit_all(drafts: Sequence[Job], *, jobs: Jobs, by: Identity) -> list[Job]:
-    """Make drafted jobs durable, in their order.  Where one cannot be, those before it are cancelled."""
+async def submit_all(drafts: Sequence[Job], *, jobs: Jobs, by: Identity, found_again: bool) -> list[Job]:
+    """Make drafted jobs durable, in their order.  Where one cannot be, those before it are cancelled.
+
+    `found_again` is whether a repetition of the request finds the same jobs; then they are left alone.
+    """
     made: list[Job] = []
     mine: list[str] = []
-    try:
-        for draft in drafts:
+    for draft in drafts:
+        try:
             submitted = await jobs.submit(draft)
-            made.append(submitted.stored.job)
-            if not submitted.existing:
-                mine.append(draft.id)
-    except ReverieError:
-        for job_id in mine:
-            with suppress(ReverieError):
-                await jobs.cancel(job_id, by=by)
-        raise
+        except ReverieError as error:
+            if not found_again:
+                if error.code is ErrorCode.SERVICE_UNAVAILABLE:
+                    jobs.disown(draft)
+                await _cancel(mine, jobs=jobs, by=by)
+            raise
+        made.append(submitted.stored.job)
+        if not submitted.existing:
+            mine.append(draft.id)
     return made
+
+
+async def _cancel(job_ids: Sequence[str], *, jobs: Jobs, by: Identity) -> None:
+    for job_id in job_ids:
+        with suppress(ReverieError):
+            await jobs.cancel(job_id, by=by)

@@ -25,9 +25,14 @@ class Disowned:
         self._ids: OrderedDict[str, None] = OrderedDict()
         jobs.listen(self._on_change)
 
-    def add(self, job: Job) -> None:
-        """Remember that the client was told this job was not taken."""
-        if job.idempotency_key is not None or job.retry_of is not None:
+    def add(self, job: Job, *, found_again: bool | None = None) -> None:
+        """Remember that the client was told this job was not taken.
+
+        `found_again` is whether a second try finds it, where its key does not tell: we draw keys too.
+        """
+        if found_again is None:
+            found_again = job.idempotency_key is not None or job.retry_of is not None
+        if found_again:
             return
         self._ids[job.id] = None
         if len(self._ids) > MAX_IDS:

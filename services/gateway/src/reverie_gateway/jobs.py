@@ -139,6 +139,10 @@ class Jobs:
         finally:
             self._submitting -= 1
 
+    def disown(self, job: Job) -> None:
+        """A drafted job whose submit failed must not run: no second try finds it, although it has a key."""
+        self._disowned.add(job, found_again=False)
+
     async def _with_inputs(self, job: Job) -> Job:
         """The job with storage keys for references; a repetition may come when its reference has expired."""
         if self._mirror.get(job.id) is not None:

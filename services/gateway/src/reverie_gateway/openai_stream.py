@@ -15,6 +15,7 @@ from litestar.response import Stream
 from reverie_gateway.base64_pictures import encoded
 from reverie_gateway.batches import submit_all
 from reverie_gateway.hub import Hub
+from reverie_gateway.idempotency import idempotency_key_of
 from reverie_gateway.identity import HttpRequest, identity_of
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.objects import Objects
@@ -70,7 +71,12 @@ class EventStream:
                 end.add_done_callback(lambda _: self._news.set())
                 if self._wanted:
                     stack.callback(hub.view(draft.id, partial(self._on_preview, draft.id)))
-            made = await submit_all(self._drafts, jobs=jobs, by=identity_of(request))
+            made = await submit_all(
+                self._drafts,
+                jobs=jobs,
+                by=identity_of(request),
+                found_again=idempotency_key_of(request) is not None,
+            )
             for job, end in zip(made, ends, strict=True):
                 if job.state.terminal and not end.done():  # a repetition
                     end.set_result(job)

@@ -11,6 +11,7 @@ from typing import Any
 from litestar import Response
 
 from reverie_gateway.batches import submit_all
+from reverie_gateway.idempotency import idempotency_key_of
 from reverie_gateway.identity import HttpRequest, identity_of
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.objects import Objects, Span, header_text
@@ -37,7 +38,12 @@ async def ended_jobs(
     """The same for several, in their order; `wait_timeout` names all of them."""
     with ExitStack() as stack:
         ends = [stack.enter_context(waiters.expect(draft.id)) for draft in drafts]
-        made = await submit_all(drafts, jobs=jobs, by=identity_of(request))
+        made = await submit_all(
+            drafts,
+            jobs=jobs,
+            by=identity_of(request),
+            found_again=idempotency_key_of(request) is not None,
+        )
         waited = [end for job, end in zip(made, ends, strict=True) if not job.state.terminal]
         if waited and not await _all_end(request, waited, timeout_s=timeout_s):
             raise not_in_time(made, ends, timeout_s=timeout_s)
