@@ -40,7 +40,7 @@ def served_routes() -> dict[str, str]:
 def state_of(row: Row) -> str:
     """What a reader may expect of a row."""
     if row.comes_with:
-        return f"message defined, service comes with {_SERVICES[row.comes_with]}"
+        return f"message defined, comes with {_SERVICES[row.comes_with]}"
     if not row.tests or (row.http and row.http not in served_routes()):
         return "under way"
     return f"works ({row.note})" if row.note else "works"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from reverie_gateway.openapi.endpoints import ENDPOINTS, Answer, Endpoint, Parameter, Schema
+from reverie_gateway.openapi.endpoints import ENDPOINTS, EVENT_STREAM, Answer, Endpoint, Parameter, Schema
 from reverie_protocol.errors import ErrorCode
 
 _OPENAI: Final = "OpenAI"
@@ -38,7 +38,7 @@ _HONOURED: Final = (
 _IMAGES: Final = Answer(
     200,
     "the pictures; with `stream` their events",
-    {"application/json": "ImagesAnswer", "text/event-stream": _TEXT},
+    {"application/json": "ImagesAnswer", "text/event-stream": EVENT_STREAM},
 )
 
 

@@ -16,6 +16,9 @@ _INTEGER: Final[Schema] = {"type": "integer"}
 _PICTURE: Final[Schema] = {"type": "string", "format": "binary"}
 _JOB_ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
+#: Server-sent events: no schema of JSON describes them.
+EVENT_STREAM: Final[Schema] = {"description": "server-sent events"}
+
 #: What any endpoint that asks the job store may answer.
 _STORE = (ErrorCode.SERVICE_UNAVAILABLE,)
 _BODY = (
@@ -460,7 +463,7 @@ ENDPOINTS: Final = (
             Parameter("Last-Event-ID", "header", "the id of the last event that was seen, or its seq"),
             Parameter("cursor", "query", "the same, for clients that cannot set the header"),
         ),
-        answers=(Answer(200, "events until either side ends", {"text/event-stream": {"type": "string"}}),),
+        answers=(Answer(200, "events until either side ends", {"text/event-stream": EVENT_STREAM}),),
         errors=(ErrorCode.INVALID_FIELD,),
     ),
     Endpoint(
@@ -555,6 +558,7 @@ ENDPOINTS: Final = (
         tag="System",
         summary="Prometheus metrics",
         description="Without a token from this machine only, and not through a proxy; else for administrators.",
+        token_optional=True,
         answers=(Answer(200, "metrics in text format", {"text/plain": _TEXT}),),
         errors=(ErrorCode.FORBIDDEN,),
     ),
