@@ -64,6 +64,7 @@ def _dreams(number: int, phase: Literal["V1", "V2"], http: str, *messages: str) 
     )
 
 
+_LISTS: Final = "test_sdapi_http.py::test_what_there_is_comes_from_the_modes_and_the_workers"
 _JOB: Final = ("job:submit", "job:ack", "job:state", "job:progress", "job:complete", "job:error")
 
 ROWS: Final = (
@@ -194,11 +195,34 @@ ROWS: Final = (
             "test_socket.py::test_a_ping_is_answered_with_its_id",
         ),
     ),
-    _row(26, "HTTP", "GET /sdapi/v1/sd-models"),
-    _row(27, "HTTP", "GET /sdapi/v1/options"),
-    _row(28, "HTTP", "GET /sdapi/v1/samplers"),
-    _row(29, "HTTP", "POST /sdapi/v1/txt2img"),
-    _row(30, "HTTP", "POST /v1/images/generations"),
+    _row(26, "HTTP", "GET /sdapi/v1/sd-models", tests=(_LISTS,)),
+    _row(
+        27,
+        "HTTP",
+        "GET /sdapi/v1/options",
+        tests=(_LISTS, "test_sdapi_http.py::test_another_checkpoint_is_a_switch_that_is_waited_for"),
+    ),
+    _row(28, "HTTP", "GET /sdapi/v1/samplers", tests=(_LISTS,)),
+    _row(
+        29,
+        "HTTP",
+        "POST /sdapi/v1/txt2img",
+        tests=(
+            "test_sdapi_http.py::test_batches_are_that_many_pictures_with_seeds_in_a_row",
+            "test_sdapi_http.py::test_what_cannot_be_honoured_is_refused_by_name",
+            "test_sdapi_http.py::test_progress_is_that_of_the_callers_request_under_its_own_name",
+        ),
+    ),
+    _row(
+        30,
+        "HTTP",
+        "POST /v1/images/generations",
+        tests=(
+            "test_openai_http.py::test_n_pictures_are_n_jobs_of_one_seed_after_the_other",
+            "test_openai_http.py::test_a_stream_has_previews_of_the_way_and_then_the_picture",
+            "test_openai_http.py::test_what_cannot_be_honoured_is_refused_by_name",
+        ),
+    ),
     _row(
         31,
         "V1",
