@@ -249,6 +249,27 @@ async def test_bodies_with_pictures_may_be_large_within_a_setting(stage, worker,
         assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
 
 
+async def test_pictures_that_arrive_at_once_are_bounded_together(stage, worker, prompt):
+    narrow = await stage.gateway(base64_mb=0.1)
+    head = b"POST /sdapi/v1/img2img HTTP/1.1\r\nHost: localhost\r\nContent-Length: 104000\r\n\r\n"
+    half_sent = [await asyncio.open_connection("127.0.0.1", narrow.port) for _ in range(8)]
+    for _, writer in half_sent:
+        writer.write(head + b" " * 103_999)
+        await writer.drain()
+    answer = await narrow.http.post("/sdapi/v1/img2img", content=b" " * 50_000)
+    while answer.status_code != 429:  # their bytes are still on their way
+        assert answer.status_code == 400
+        answer = await narrow.http.post("/sdapi/v1/img2img", content=b" " * 50_000)
+    assert answer.json()["code"] == "rate_limited"
+    assert int(answer.headers["retry-after"]) >= 1
+    for _, writer in half_sent:
+        writer.close()
+        await writer.wait_closed()
+    while answer.status_code == 429:
+        answer = await narrow.http.post("/sdapi/v1/img2img", content=b" " * 50_000)
+    assert answer.status_code == 400
+
+
 async def blanks(count):
     """A body whose length nobody told."""
     for _ in range(count // 100_000):

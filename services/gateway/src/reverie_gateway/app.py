@@ -37,6 +37,7 @@ from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.model_desk import ModelDesk
 from reverie_gateway.objects import Objects
 from reverie_gateway.openai_images import ImageDesk
+from reverie_gateway.picture_bodies import PictureBodies
 from reverie_gateway.problem import on_exception, on_http_exception, on_reverie_error
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.sdapi_desk import SdapiDesk
@@ -72,6 +73,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     metrics: GatewayMetrics
     model_desk: ModelDesk
     objects: Objects
+    picture_bodies: PictureBodies
     process_metrics: Metrics
     queue_board: QueueBoard
     sdapi_desk: SdapiDesk

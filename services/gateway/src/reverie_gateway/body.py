@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from litestar.exceptions import InternalServerException
@@ -13,12 +14,18 @@ from reverie_protocol.parsing import decode_json
 #: Largest body of a JSON endpoint, in bytes; more is refused before it is in memory.
 MAX_BODY_BYTES: Final = 1 << 20
 
+Reader = Callable[[HttpRequest], Awaitable[bytes]]
 
-async def read_json(request: HttpRequest, *, max_bytes: int | None = None) -> object:
+
+async def _whole(request: HttpRequest) -> bytes:
+    return await request.body()
+
+
+async def read_json(request: HttpRequest, *, read: Reader = _whole) -> object:
     """The decoded body; `unsupported_media_type`, `payload_too_large`, `invalid_json` or `invalid_message`.
 
-    `max_bytes` is for handlers without a limit of their own (`request_max_body_size=None`).  A body without a
-    Content-Type counts as JSON, since simple scripts send none.
+    `read` is for handlers without the usual limit.  A body without a Content-Type counts as JSON, since simple
+    scripts send none.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type and media_type != "application/json" and not media_type.endswith("+json"):
@@ -33,26 +40,10 @@ async def read_json(request: HttpRequest, *, max_bytes: int | None = None) -> ob
             f"bodies with Content-Encoding {coding[:40]} are not read; send the body as it is",
         )
     try:
-        body = await request.body() if max_bytes is None else await _limited(request, max_bytes)
+        body = await read(request)
     except InternalServerException:
         # What the framework says of a client that left; nobody reads the answer.
         raise ReverieError(ErrorCode.INVALID_JSON, "the body was broken off") from None
     if not body.strip():
         raise ReverieError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")
     return decode_json(body)
-
-
-async def _limited(request: HttpRequest, max_bytes: int) -> bytes:
-    """The body as long as it is within a limit; more is refused before it is in memory."""
-    declared = request.headers.get("content-length", "")
-    body = bytearray()
-    if not declared.isdigit() or int(declared[:18]) <= max_bytes:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                break
-        else:
-            return bytes(body)
-    raise ReverieError(
-        ErrorCode.PAYLOAD_TOO_LARGE, f"the body has more than {max_bytes} bytes, which is the limit"
-    )

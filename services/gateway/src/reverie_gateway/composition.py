@@ -27,6 +27,7 @@ from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.obstacles import Obstacles
 from reverie_gateway.openai_images import ImageDesk
 from reverie_gateway.origin import OriginRule
+from reverie_gateway.picture_bodies import PictureBodies
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.readiness import declare_checks
 from reverie_gateway.retention import Janitor
@@ -154,6 +155,7 @@ async def serve(
                 metrics=counters,
                 model_desk=ModelDesk(bus, jobs, status_board, auditor),
                 objects=stores.objects,
+                picture_bodies=PictureBodies(max_mb=settings.gateway.base64_mb),
                 process_metrics=metrics,
                 queue_board=queue_board,
                 sdapi_desk=SdapiDesk(

@@ -12,14 +12,14 @@ from reverie_gateway.body import read_json
 from reverie_gateway.dialect import BODY, Harmless, read_body
 from reverie_gateway.identity import HttpRequest, identity_of, owner_of
 from reverie_gateway.jobs import Jobs
-from reverie_gateway.sdapi_desk import SdapiDesk
+from reverie_gateway.picture_bodies import PictureBodies
+from reverie_gateway.sdapi_desk import Order, SdapiDesk
 from reverie_gateway.sdapi_request import read_image_to_image, read_text_to_image
 from reverie_gateway.sdapi_tasks import SdapiTasks
-from reverie_gateway.settings import GatewaySettings
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
+from reverie_protocol.jobs import SuperResolutionParams
 from reverie_protocol.sdapi_bodies import ProgressAnswer, ProgressQuestion, SingleEnlargement, TaskProgress
 from reverie_protocol.validation import validate
-from reverie_storage.settings import MIB
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _ENLARGEMENT_HARMLESS: Final = {
@@ -48,31 +48,28 @@ class PicturesController(Controller):
         self, request: HttpRequest, sdapi_desk: NamedDependency[SdapiDesk]
     ) -> Response[Any] | Stream:
         """Pictures from a prompt."""
-        return await sdapi_desk.from_text(request, read_text_to_image(await read_json(request)))
+        order = sdapi_desk.order(request, read_text_to_image(await read_json(request)))
+        return await sdapi_desk.carry_out(request, order)
 
     @post("/img2img", status_code=200, request_max_body_size=None)
     async def make_from_picture(
         self,
         request: HttpRequest,
         sdapi_desk: NamedDependency[SdapiDesk],
-        gateway_settings: NamedDependency[GatewaySettings],
+        picture_bodies: NamedDependency[PictureBodies],
     ) -> Response[Any] | Stream:
         """Pictures from another one, which the body holds in base64."""
-        max_bytes = int(gateway_settings.base64_mb * MIB)
-        body, resize_mode = read_image_to_image(await read_json(request, max_bytes=max_bytes))
-        return await sdapi_desk.from_picture(request, body, resize_mode=resize_mode)
+        return await sdapi_desk.carry_out(request, await _order(request, sdapi_desk, picture_bodies))
 
     @post("/extra-single-image", status_code=200, request_max_body_size=None)
     async def enlarge(
         self,
         request: HttpRequest,
         sdapi_desk: NamedDependency[SdapiDesk],
-        gateway_settings: NamedDependency[GatewaySettings],
+        picture_bodies: NamedDependency[PictureBodies],
     ) -> Response[Any] | Stream:
         """A picture enlarged."""
-        max_bytes = int(gateway_settings.base64_mb * MIB)
-        data = await read_json(request, max_bytes=max_bytes)
-        return await sdapi_desk.enlarge(request, read_body(SingleEnlargement, data, _ENLARGEMENT_HARMLESS))
+        return await sdapi_desk.enlarge(request, await _enlargement(request, sdapi_desk, picture_bodies))
 
     @get("/progress")
     async def read_progress(
@@ -122,6 +119,18 @@ async def read_task_progress(
     body = validate(ProgressQuestion, data, loc_prefix=BODY, forbid_unknown=True, null_is_absent=True)
     told = sdapi_tasks.task_progress(owner_of(request), body.id_task, with_picture=body.live_preview)
     return Response(told, headers=_NO_STORE)
+
+
+async def _order(request: HttpRequest, desk: SdapiDesk, bodies: PictureBodies) -> Order:
+    """What an `img2img` asks for; its body is gone when this returns."""
+    async with bodies.decoded(request) as data:
+        body, resize_mode = read_image_to_image(data)
+        return await desk.order_from_picture(request, body, resize_mode=resize_mode)
+
+
+async def _enlargement(request: HttpRequest, desk: SdapiDesk, bodies: PictureBodies) -> SuperResolutionParams:
+    async with bodies.decoded(request) as data:
+        return await desk.enlargement(request, read_body(SingleEnlargement, data, _ENLARGEMENT_HARMLESS))
 
 
 async def _cancel(request: HttpRequest, jobs: Jobs, job_ids: list[str]) -> None:

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import tempfile
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -65,6 +65,14 @@ class _Run(msgspec.Struct, frozen=True):
     seed: int
 
 
+class Order(msgspec.Struct, frozen=True):
+    """A request whose pictures are kept: it holds none any more, however long its jobs take."""
+
+    body: TextToImage
+    params: GenerateParams
+    run: _Run
+
+
 class SdapiDesk:
     """Takes what was read of a request, and answers it.  `random_bits(n)` returns n random bits."""
 
@@ -87,32 +95,50 @@ class SdapiDesk:
         self._timeout_s = settings.generate_wait_s
         self._random_bits = random_bits
 
-    async def from_text(self, request: HttpRequest, body: TextToImage) -> Response[Any] | Stream:
-        """`txt2img`; the jobs go on if the wait runs out or the client leaves."""
-        params = params_of(body, self.schedulers())
-        run = self._run(request, body)
-        return await self._made(request, body, self._drafts(request, body, params, run), run)
+    def order(self, request: HttpRequest, body: TextToImage) -> Order:
+        """What a `txt2img` asks for."""
+        return Order(body, params_of(body, self.schedulers()), self._run(request, body))
 
-    async def from_picture(
+    async def order_from_picture(
         self, request: HttpRequest, body: ImageToImage, *, resize_mode: int
-    ) -> Response[Any] | Stream:
-        """`img2img`; the pictures are stored as uploads are."""
-        params, owner = params_of(body, self.schedulers()), owner_of(request)
-        run = self._run(request, body)
+    ) -> Order:
+        """What an `img2img` asks for, its pictures stored as uploads are."""
+        order, owner = self.order(request, body), owner_of(request)
         mask = None if body.mask is None else _NOT_YET
         # Before the pictures are looked at: there may be nobody who could draw from them.
-        self._drafts(request, body, replace(params, initImage=_NOT_YET, maskImage=mask), run)
+        self._drafts(request, _from(order, _NOT_YET, mask))
         image = await self._kept(body.init_images[0], "init_images", owner=owner)
-        if resize_mode and params.size not in (None, f"{image.width}x{image.height}"):
+        if resize_mode and order.params.size not in (None, f"{image.width}x{image.height}"):
             raise conflict(resize_mode="must be 0 where the picture has another size: it is resized")
         if body.mask is not None:
             black = bool(body.inpainting_mask_invert)
             mask = (await self._kept(body.mask, "mask", owner=owner, black=black)).key
-        params = replace(params, initImage=image.key, maskImage=mask)
-        return await self._made(request, body, self._drafts(request, body, params, run), run)
+        return replace(_from(order, image.key, mask), body=replace(body, init_images=(), mask=None))
 
-    async def enlarge(self, request: HttpRequest, body: SingleEnlargement) -> Response[Any] | Stream:
-        """`extra-single-image`, a job of super-resolution."""
+    async def carry_out(self, request: HttpRequest, order: Order) -> Response[Any] | Stream:
+        """Every picture that came about: what was interrupted may have left one, or none.
+
+        The jobs go on if the wait runs out or the client leaves.
+        """
+        drafts, body = self._drafts(request, order), order.body
+        jobs = await ended_jobs(
+            request, drafts, jobs=self._jobs, waiters=self._waiters, timeout_s=self._timeout_s
+        )
+        failed = next((job for job in jobs if job.state is JobState.FAILED), None)
+        if failed is not None:
+            return without_picture(failed, request, beside=jobs if len(jobs) > 1 else ())
+        made = [job for job in jobs if job.outputs or job.state is JobState.COMPLETED]
+        answer = PicturesAnswer(
+            images=(),
+            parameters=parameters_of(body, made or jobs),
+            info=info_of(body, made, first_seed=order.run.seed),
+        )
+        found = await pictures_of(made, self._objects) if body.send_images else []
+        pieces = filled(self._objects, msgspec.json.encode(answer), b"[]", found, before=b'"', after=b'"')
+        return Stream(pieces, media_type="application/json", headers=_NO_STORE)
+
+    async def enlargement(self, request: HttpRequest, body: SingleEnlargement) -> SuperResolutionParams:
+        """What an `extra-single-image` asks for, its picture stored as uploads are."""
         passes = _PASSES.get(body.upscaling_resize)
         if passes is None:
             raise conflict(upscaling_resize="must be 2, 4 or 8")
@@ -121,9 +147,13 @@ class SdapiDesk:
         wanted = SuperResolutionParams(_NOT_YET, magnitude=passes)
         self._draft_one(request, wanted)
         image = await self._kept(body.image, "image", owner=owner_of(request))
+        return replace(wanted, fileRef=image.key)
+
+    async def enlarge(self, request: HttpRequest, params: SuperResolutionParams) -> Response[Any] | Stream:
+        """A job of super-resolution, and its picture."""
         job = await ended_job(
             request,
-            self._draft_one(request, replace(wanted, fileRef=image.key)),
+            self._draft_one(request, params),
             jobs=self._jobs,
             waiters=self._waiters,
             timeout_s=self._timeout_s,
@@ -131,10 +161,8 @@ class SdapiDesk:
         if job.state is not JobState.COMPLETED:
             return without_picture(job, request)
         (found,) = await pictures_of([job], self._objects)
-        model = job.meta.sr_model if job.meta else ""
-        document = msgspec.json.encode(
-            EnlargementAnswer(html_info=f"{model} x{body.upscaling_resize:g}", image="")
-        )
+        told = f"{job.meta.sr_model if job.meta else UPSCALER} x{SUPERRES_SCALE**params.magnitude}"
+        document = msgspec.json.encode(EnlargementAnswer(html_info=told, image=""))
         pieces = filled(self._objects, document, b'""', [found], before=b"", after=b"")
         return Stream(pieces, media_type="application/json", headers=_NO_STORE)
 
@@ -155,10 +183,9 @@ class SdapiDesk:
         keys = keys_of(body.force_task_id or f"task({run})", run, count)
         return _Run(tuple(keys), drawn if body.seed < 0 else body.seed)
 
-    def _drafts(
-        self, request: HttpRequest, body: TextToImage, params: GenerateParams, run: _Run
-    ) -> list[Job]:
-        submits = submits_of(replace(params, seed=run.seed), len(run.keys), keys=run.keys)
+    def _drafts(self, request: HttpRequest, order: Order) -> list[Job]:
+        keys = order.run.keys
+        submits = submits_of(replace(order.params, seed=order.run.seed), len(keys), keys=keys)
         try:
             return self._jobs.draft_all(submits, owner=owner_of(request), must_run_now=True)
         except ReverieError as error:
@@ -167,26 +194,6 @@ class SdapiDesk:
     def _draft_one(self, request: HttpRequest, params: SubmittedParams) -> Job:
         submit = JobSubmit(params=params, idempotency_key=idempotency_key_of(request))
         return self._jobs.draft(submit, owner=owner_of(request), must_run_now=True)
-
-    async def _made(
-        self, request: HttpRequest, body: TextToImage, drafts: Sequence[Job], run: _Run
-    ) -> Response[Any] | Stream:
-        """Every picture that came about: what was interrupted may have left one, or none."""
-        jobs = await ended_jobs(
-            request, drafts, jobs=self._jobs, waiters=self._waiters, timeout_s=self._timeout_s
-        )
-        failed = next((job for job in jobs if job.state is JobState.FAILED), None)
-        if failed is not None:
-            return without_picture(failed, request, beside=jobs if len(jobs) > 1 else ())
-        made = [job for job in jobs if job.outputs or job.state is JobState.COMPLETED]
-        answer = PicturesAnswer(
-            images=(),
-            parameters=parameters_of(body, made or jobs),
-            info=info_of(body, made, first_seed=run.seed),
-        )
-        found = await pictures_of(made, self._objects) if body.send_images else []
-        pieces = filled(self._objects, msgspec.json.encode(answer), b"[]", found, before=b'"', after=b'"')
-        return Stream(pieces, media_type="application/json", headers=_NO_STORE)
 
     async def _kept(self, text: str, name: str, *, owner: str, black: bool = False) -> UploadRecord:
         """A picture of the body, kept as an upload is; of a mask whose black parts count, its negative."""
@@ -199,6 +206,10 @@ class SdapiDesk:
                 raise ReverieError(
                     error.code, f"{name}: {error.message}", retry_after=error.retry_after
                 ) from None
+
+
+def _from(order: Order, image: str, mask: str | None) -> Order:
+    return replace(order, params=replace(order.params, initImage=image, maskImage=mask))
 
 
 @asynccontextmanager
