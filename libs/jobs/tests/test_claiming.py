@@ -16,6 +16,7 @@ from reverie_protocol.jobs import (
     Lane,
     ModeInfo,
     StyleLora,
+    SuperResolutionParams,
     Worker,
     WorkerState,
 )
@@ -36,7 +37,7 @@ WORKER = Worker(
 def job(
     id_: str = "a",
     *,
-    params: GenerateParams | None = None,
+    params: GenerateParams | SuperResolutionParams | None = None,
     priority: Lane = Lane.NORMAL,
     position: float = 1,
     type_: JobType = JobType.GENERATE,
@@ -133,6 +134,36 @@ def test_super_resolution_beyond_what_is_made_is_refused_also_for_the_default_si
 def test_super_resolution_is_refused_before_any_work_where_it_is_disabled() -> None:
     error = refusal(GenerateParams(prompt="p", superres=True), [replace(WORKER, superres=False)])
     assert error.code is ErrorCode.SUPERRES_DISABLED
+
+
+def test_super_resolution_of_a_picture_needs_a_worker_that_has_it() -> None:
+    wanted = job(params=SuperResolutionParams("abc"), type_=JobType.SR)
+    worker = replace(WORKER, job_types=(JobType.GENERATE, JobType.SR))
+    require_servable(wanted, [worker])
+    assert choose([wanted], worker, now=10) == wanted
+    without = replace(worker, superres=False)
+    assert choose([wanted], without, now=10) is None
+    with pytest.raises(ReverieError) as refused:
+        require_servable(wanted, [without])
+    assert refused.value.code is ErrorCode.SUPERRES_DISABLED
+
+
+def test_a_picture_to_start_from_needs_a_mode_that_takes_it_unless_that_is_not_known_yet() -> None:
+    known = ModeInfo(model="m", family="sd15", init_image=True)
+    for info, mask, taken in (
+        (known, None, True),
+        (known, "def", False),
+        (replace(known, mask_image=True), "def", True),
+        (replace(known, init_image=False), None, False),
+        (replace(known, init_image=False, family=""), None, True),
+    ):
+        worker = replace(WORKER, modes={"builtin": info})
+        wanted = GenerateParams(prompt="p", initImage="abc", maskImage=mask)
+        assert (choose([job(params=wanted)], worker, now=10) is not None) is taken
+        if not taken:
+            error = refusal(wanted, [worker])
+            assert error.code is ErrorCode.INVALID_FIELD
+            assert error.fields[0].loc == ("maskImage" if mask else "initImage",)
 
 
 def test_while_a_worker_starts_nothing_is_said_to_be_unknown() -> None:

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
 from reverie_jobs.claiming import AFFINITY_S, Share, choose
+from reverie_jobs.submission import job_type_of
 from reverie_jobs.waiting import WaitingRoom
 from reverie_protocol.jobs import (
     GenerateParams,
@@ -16,6 +17,7 @@ from reverie_protocol.jobs import (
     JobType,
     Lane,
     ModeInfo,
+    SuperResolutionParams,
     Worker,
     WorkerState,
 )
@@ -32,9 +34,22 @@ SMALL = Worker(
 LARGE = replace(
     SMALL,
     name="large",
-    modes={"a": ModeInfo(model="a", loaded=True), "b": ModeInfo(model="b")},
+    job_types=(JobType.GENERATE, JobType.SR),
+    modes={
+        "a": ModeInfo(model="a", loaded=True, family="x", init_image=True),
+        "b": ModeInfo(model="b", family="y"),
+    },
+    mode="a",
     superres=True,
 )
+#: All kinds of needs: a mode, pictures to start from, super-resolution behind a picture or of one.
+WISHES: list[GenerateParams | SuperResolutionParams] = [
+    *(GenerateParams(prompt="p", mode=mode) for mode in (None, "a", "b", "missing")),
+    *(GenerateParams(prompt="p", mode=mode, initImage="i") for mode in (None, "a", "b")),
+    GenerateParams(prompt="p", initImage="i", maskImage="m"),
+    GenerateParams(prompt="p", superres=True),
+    SuperResolutionParams("i"),
+]
 
 
 def waiting(
@@ -44,19 +59,21 @@ def waiting(
     lane: Lane = Lane.NORMAL,
     position: float = 0,
     mode: str | None = None,
+    params: GenerateParams | SuperResolutionParams | None = None,
     not_before: float | None = None,
     start_by: float | None = None,
 ) -> Job:
+    params = params or GenerateParams(prompt="p", mode=mode)
     return Job(
         id=id_,
         owner=owner,
-        type=JobType.GENERATE,
+        type=job_type_of(params),
         state=JobState.QUEUED,
         priority=lane,
         position=position,
         not_before=not_before,
         start_by=start_by,
-        params=GenerateParams(prompt="p", mode=mode),
+        params=params,
         created_at=0,
         enqueued_at=0,
         updated_at=0,
@@ -178,7 +195,7 @@ class Room(RuleBasedStateMachine):
         owner=st.sampled_from(["alice", "bob", "carol"]),
         lane=st.sampled_from(list(Lane)),
         position=st.integers(-3, 3),
-        mode=st.sampled_from([None, "a", "b", "missing"]),
+        wish=st.sampled_from(WISHES),
         delay=st.sampled_from([None, 0.0, 3.0]),
         patience=st.sampled_from([None, 2.0]),
     )
@@ -188,7 +205,7 @@ class Room(RuleBasedStateMachine):
         owner: str,
         lane: Lane,
         position: int,
-        mode: str | None,
+        wish: GenerateParams | SuperResolutionParams,
         delay: float | None,
         patience: float | None,
     ) -> None:
@@ -196,7 +213,7 @@ class Room(RuleBasedStateMachine):
         start_by = None if patience is None else self.now + patience
         if id_ in self.jobs:
             owner = self.jobs[id_].owner
-        job = waiting(id_, owner=owner, lane=lane, position=position, mode=mode, not_before=not_before)
+        job = waiting(id_, owner=owner, lane=lane, position=position, params=wish, not_before=not_before)
         self.set(id_, replace(job, start_by=start_by, enqueued_at=self.now))
 
     @rule(worker=st.sampled_from([SMALL, LARGE]))
