@@ -88,6 +88,20 @@ def test_parameters_in_both_places_are_merged_where_they_agree() -> None:
     assert message.params == GenerateParams(prompt="a", seed=3)
 
 
+@pytest.mark.parametrize(
+    ("flat", "grouped"),
+    [
+        ({"seed": 1}, {"seed": True}),
+        ({"superres": True}, {"superres": 1}),
+        ({"style_lora": {"level": 0}}, {"styleLora": {"level": False}}),
+    ],
+)
+def test_a_number_does_not_agree_with_a_boolean(flat: dict[str, object], grouped: object) -> None:
+    with pytest.raises(ReverieError) as refused:
+        submit(jobType="generate", prompt="a", params=grouped, **flat)
+    assert "conflict" in {field.type for field in refused.value.fields}
+
+
 def test_the_envelope_is_read_beside_the_parameters() -> None:
     message = submit(
         id="mine", jobType="generate", prompt="x", priority="background", idempotencyKey="k", previews=True

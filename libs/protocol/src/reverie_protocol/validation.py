@@ -105,7 +105,7 @@ class Walk:
                 continue
             loc, value = hits[0]
             for other_loc, other in hits[1:]:
-                if other != value:
+                if not _alike(other, value):
                     where = ".".join(map(str, loc))
                     self.errors.add(other_loc, FieldErrorType.CONFLICT, f"differs from {where}")
             if not (value is None and self._null_is_absent and not field.required):
@@ -248,3 +248,12 @@ _JSON_KINDS: dict[type[inspect.Type], tuple[str, ...]] = {
 
 def _kinds(info: inspect.Type) -> tuple[str, ...]:
     return _JSON_KINDS[type(info.type if isinstance(info, inspect.Metadata) else info)]
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two values of JSON are the same: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return one == other and isinstance(one, bool) == isinstance(other, bool)

@@ -31,6 +31,11 @@ _BEARER: Document = {
     "description": "A token signed with `auth.key` (HS256) or for its `auth.public_key` (EdDSA); `sub` "
     "is the owner of what it submits. A gateway without a key, as on one's own machine, needs none.",
 }
+#: Bodies of existing clients, some of which send null for what they leave open.
+_NULL_IS_ABSENT = (
+    *("GenerateRequest", "ImageGeneration"),
+    *("TextToImage", "ImageToImage", "SingleEnlargement", "ProgressQuestion", "Options"),
+)
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -142,6 +147,8 @@ def _schemas(paths: Document) -> Document:
     )
     known = own | known
     known["GenerateRequest"] = _generate_request(known["GenerateParams"])
+    for name in _NULL_IS_ABSENT:
+        known[name] = _with_nulls(known[name])
     known["JobRequest"] = _job_request(known["JobSubmit"])
     used: Document = {}
     _collect(paths, known, used)
@@ -154,6 +161,16 @@ def _generate_request(params: Document) -> Document:
     del request["properties"]["kind"]
     request["required"] = [name for name in request["required"] if name != "kind"]
     return {**request, "title": "GenerateRequest", "additionalProperties": True}
+
+
+def _with_nulls(request: Document) -> Document:
+    """The body of an endpoint that takes null for an optional field that is absent."""
+    required = request.get("required", ())
+    properties = {
+        name: schema if name in required else {"anyOf": [schema, {"type": "null"}]}
+        for name, schema in request["properties"].items()
+    }
+    return {**request, "properties": properties}
 
 
 def _job_request(submit: Document) -> Document:
