@@ -225,6 +225,10 @@ async def test_what_is_no_picture_has_no_thumbnail(stage, gateway):
         key = await stage.storage.put(content, content_type=content_type)
         answer = await gateway.http.get(f"/storage/{key}?thumbnail=64")
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
+    await gateway.http.put("/storage/no-picture", json={"payload": "text"})
+    for side in ("64", "-1"):
+        answer = await gateway.http.get(f"/storage/no-picture?thumbnail={side}")
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field")
     missing = await gateway.http.get(f"/storage/{'0' * 64}.png?thumbnail=64")
     assert missing.status_code == 404
 

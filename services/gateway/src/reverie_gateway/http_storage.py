@@ -16,7 +16,13 @@ from reverie_gateway.objects import Objects, Span, body_headers, etag_matches, r
 from reverie_gateway.problem import problem, request_id_of
 from reverie_gateway.storage_probe import StorageProbe, StorageReport
 from reverie_gateway.texts import Texts
-from reverie_gateway.thumbnails import MEDIA_TYPE, Thumbnails, refused_thumbnail, requested_side
+from reverie_gateway.thumbnails import (
+    MEDIA_TYPE,
+    Thumbnails,
+    refused_thumbnail,
+    requested_side,
+    thumbnail_of_text,
+)
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.http_bodies import StorageName, TextStored, TextToStore
 from reverie_protocol.validation import validate
@@ -69,10 +75,13 @@ class StorageController(Controller):
     ) -> Response[Any]:
         """The object, or the part that `Range` asks for."""
         key = key.removeprefix("/")
+        side = requested_side(request.query_params.get("thumbnail"))
         if content_type_of(key) is None:
             shown = await _text(texts, key, owner=owner_of(request))
+            if side is not None:
+                raise thumbnail_of_text()
         else:
-            shown = await _picture(request, await objects.stat(key), thumbnails)
+            shown = await _picture(await objects.stat(key), side, thumbnails)
         return await _answer(request, shown, objects)
 
 
@@ -82,8 +91,7 @@ async def _text(texts: Texts, key: str, *, owner: str) -> Shown:
     return Shown(stored, found.etag, REVALIDATED, found.content)
 
 
-async def _picture(request: HttpRequest, found: StoredObject, thumbnails: Thumbnails) -> Shown:
-    side = requested_side(request.query_params.get("thumbnail"))
+async def _picture(found: StoredObject, side: int | None, thumbnails: Thumbnails) -> Shown:
     if side is None:
         return Shown(found, found.etag, IMMUTABLE)
     try:

@@ -80,6 +80,11 @@ def refused_thumbnail(error: PictureRefused) -> ReverieError:
     return _wrong(error.message)
 
 
+def thumbnail_of_text() -> ReverieError:
+    """What lies under the name is a text."""
+    return _wrong("is for pictures, and this is a text")
+
+
 def _wrong(msg: str) -> ReverieError:
     field = FieldError(("query", "thumbnail"), msg, "choice")
     return ReverieError(ErrorCode.INVALID_FIELD, f"thumbnail: {msg}", fields=[field])
