@@ -304,3 +304,18 @@ async def test_unknown_paths_and_methods_are_json_errors_too(gateway, method, pa
     answer = await gateway.http.request(method, path)
     assert answer.status_code == status, answer.text
     assert answer.json()["code"] == {404: "not_found", 405: "method_not_allowed"}[status]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/generate", "OPTIONS, POST"),
+        ("/v1/jobs", "GET, OPTIONS, POST"),
+        ("/v1/jobs/x", "DELETE, GET, OPTIONS, PATCH"),
+        ("/v1/queue", "GET, OPTIONS, PATCH"),
+        ("/storage/x", "GET, HEAD, OPTIONS, PUT"),
+    ],
+)
+async def test_options_names_every_method_of_a_path(gateway, path, methods):
+    answer = await gateway.http.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, methods)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.types import Message, Scope
 
 from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.body import MAX_BODY_BYTES
@@ -57,6 +59,9 @@ from reverie_runtime.health import Health
 from reverie_runtime.metrics import Metrics
 from reverie_storage.settings import StorageSettings
 from reverie_storage.uploads import Uploads
+
+#: The type of a parameter in the path of a route, as in `{job_id:str}`.
+_PARAMETER_TYPE = re.compile(r":\w+\}")
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,10 +126,22 @@ def build_app(parts: Parts) -> Litestar:
             HTTPException: on_http_exception,
             Exception: on_exception,
         },
+        before_send=[name_every_method],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,
     )
+
+
+async def name_every_method(message: Message, scope: Scope) -> None:
+    """Complete `Allow` in the answer to OPTIONS: the framework names the methods of one handler alone."""
+    if message["type"] != "http.response.start" or scope.get("method") != "OPTIONS":
+        return
+    template = scope.get("path_template")
+    for path, handlers in scope["litestar_app"].route_handler_method_map.items():
+        if _PARAMETER_TYPE.sub("}", path) == template:
+            others = [pair for pair in message["headers"] if pair[0].lower() != b"allow"]
+            message["headers"] = [*others, (b"allow", ", ".join(sorted(handlers)).encode())]
 
 
 def _provide(part: Any) -> Provide:
