@@ -39,6 +39,8 @@ CHECKS = (
     "missing_required_header",
     "ignored_auth",
     "positive_data_acceptance",
+    "unsupported_method",
+    "allow_header_conformance",
 )
 #: Answers in these are no failure: something that is not there (501), or nobody who does such work (503), and a
 #: wait that ran out (504); each has to be documented for its endpoint all the same.
