@@ -89,3 +89,14 @@ def test_a_cancelled_job_is_retried_and_a_completed_one_is_not(product, reverie)
 def test_wrong_usage_ends_with_2_and_changes_nothing(product, reverie, arguments):
     assert reverie(*arguments) == (2, "")
     assert httpx.get(f"{product.url}/v1/queue", timeout=20).json()["controls"]["queue"] == {}
+
+
+def test_modes_are_listed_switched_and_read_again(product, reverie):
+    code, listed = reverie("modes")
+    assert code == 0
+    assert listed.splitlines()[1].split()[:3] == ["*", "model", "model"]
+    assert "in memory" in listed
+    assert reverie("modes", "--switch", "model") == (0, "model: it is so already\n")
+    assert reverie("modes", "--reload") == (0, "1 modes: model\n")
+    assert reverie("modes", "--switch", "nothing")[0] == 2
+    assert json.loads(reverie("modes", "--json")[1])["default_mode"] == "model"

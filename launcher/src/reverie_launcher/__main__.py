@@ -181,6 +181,31 @@ def cancel(
 
 
 @app.command()
+def modes(
+    *,
+    switch: Annotated[
+        str | None, typer.Option(metavar="MODE", help="Make this the mode of jobs that name none.")
+    ] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Have the workers read modes.yml again.")] = False,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the modes and their models, or change them."""
+    from reverie_launcher import modes as command
+
+    if switch is not None and reload:
+        raise typer.BadParameter("give --switch or --reload, not both")
+    address = server(url, token_file)
+    if switch is not None:
+        asyncio.run(command.switch(address, switch, as_json=as_json))
+    elif reload:
+        asyncio.run(command.reload(address, as_json=as_json))
+    else:
+        asyncio.run(command.show(address, as_json=as_json))
+
+
+@app.command()
 def status(url: Url = DEFAULT_URL, token_file: TokenFile = None, as_json: AsJson = False) -> None:
     """Show whether the server can work, its workers, queue and storage.  Exit code 1 if it cannot."""
     from reverie_launcher import lists

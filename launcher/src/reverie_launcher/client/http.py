@@ -13,6 +13,7 @@ from reverie_launcher.client.address import Address
 from reverie_launcher.client.refusals import http_failure, not_reverie, unreachable
 from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView, QueueView
 from reverie_protocol.jobs import JobState
+from reverie_protocol.model_bodies import ModelsStatus, ModesReread, ModesView, ModeSwitched
 from reverie_protocol.server_messages import SystemStatus
 
 TIMEOUT_S = 15.0
@@ -66,6 +67,22 @@ class HttpClient:
     async def set_gates(self, body: Mapping[str, object]) -> QueueView:
         """Open and close gates, as `PATCH /v1/queue` has it."""
         return _decode(await self._request("PATCH", "/v1/queue", json=body), QueueView)
+
+    async def modes(self) -> ModesView:
+        """Every mode there is."""
+        return _decode(await self._get("/api/modes"), ModesView)
+
+    async def models_status(self) -> ModelsStatus:
+        """The current mode among other things."""
+        return _decode(await self._get("/api/models/status"), ModelsStatus)
+
+    async def switch_mode(self, mode: str) -> ModeSwitched:
+        """Make a mode that of jobs that name none."""
+        return _decode(await self._request("POST", "/api/modes/switch", json={"mode": mode}), ModeSwitched)
+
+    async def reload_modes(self) -> ModesReread:
+        """Have the workers read their files of modes again."""
+        return _decode(await self._request("POST", "/api/modes/reload"), ModesReread)
 
     async def submit(self, body: Mapping[str, object], idempotency_key: str) -> JobAccepted:
         """A job over HTTP; the original one where the key was used before."""
