@@ -63,6 +63,17 @@ async def test_a_job_becomes_a_stored_picture_with_its_parameters(world: Any, mo
     assert (job.meta.seed, job.meta.steps, job.meta.size) == (7, 3, "64x64")
 
 
+async def test_the_number_of_steps_is_known_from_the_first_of_them_on(world: Any, models: Any) -> None:
+    queue: asyncio.Queue[Message] = asyncio.Queue()
+    await world.bus.subscribe("job.progress.*", queue.put_nowait)
+    async with world.worker(models["sd15"]):
+        await world.ended(await world.submit(num_inference_steps=40))
+    told = [msgspec.json.decode(queue.get_nowait().data, type=Progress) for _ in range(queue.qsize())]
+    denoising = [progress for progress in told if progress.phase is Phase.DENOISING]
+    assert denoising
+    assert {progress.steps for progress in denoising} == {40}
+
+
 async def test_the_picture_is_that_of_the_bare_pipeline(world: Any, models: Any) -> None:
     import torch
 

@@ -12,10 +12,11 @@ from reverie_protocol.jobs import JobMeta, Phase
 
 @dataclass(frozen=True)
 class Started:
-    """A job entered a phase."""
+    """A job entered a phase; for denoising with how many steps it is going to take."""
 
     job_id: str
     phase: Phase
+    steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Run:
             sampling.begin()
         except ValueError as error:
             raise _steps_refused(self._request) from error
-        yield [Started(self.job_id, Phase.DENOISING)]
+        yield [Started(self.job_id, Phase.DENOISING, sampling.steps)]
         while not sampling.done:
             self._dress()
             sampling.advance()
@@ -108,7 +108,7 @@ class Run:
         require_memory(self._model, self._request.plan.drawn)
         self._dress()
         sampling.advance()
-        yield [Started(self.job_id, Phase.DENOISING), self._stepped(sampling)]
+        yield [Started(self.job_id, Phase.DENOISING, sampling.steps), self._stepped(sampling)]
         while not sampling.done:
             before = sampling.step
             sampling.advance()

@@ -21,9 +21,9 @@ class JobProgress:
     def __init__(self, job_id: str, attempt: int) -> None:
         self.latest = Progress(job_id=job_id, attempt=attempt, phase=Phase.LOADING)
 
-    def enter(self, phase: Phase) -> None:
-        """A phase began."""
-        self._update(phase, _BEGINS[phase])
+    def enter(self, phase: Phase, *, steps: int | None = None) -> None:
+        """A phase began, which takes this many steps if it takes any."""
+        self._update(phase, _BEGINS[phase], steps=steps)
 
     def step(self, step: int, steps: int, step_seconds: float) -> None:
         """A denoising step is done."""

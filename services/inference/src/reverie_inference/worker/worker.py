@@ -179,9 +179,9 @@ class InferenceWorker:
                 self._wake.set()
                 if assignment is not None:
                     assignment.conclude(report)
-            case Started(run_id, phase):
+            case Started(run_id, phase, steps):
                 if run_id in self._runs:
-                    self._runs[run_id].progress.enter(phase)
+                    self._runs[run_id].progress.enter(phase, steps=steps or None)
                     self._runs[run_id].changed.set()
             case Stepped() | Tiled():
                 self._on_step(report)
