@@ -43,9 +43,7 @@ class Action(Enum):
 
 
 #: What concerns everybody and is for administrators.
-_ADMINISTRATIVE: Final = frozenset(
-    {Action.CONTROL_QUEUE, Action.READ_METRICS, Action.MANAGE_MODELS}
-)
+_ADMINISTRATIVE: Final = frozenset({Action.CONTROL_QUEUE, Action.READ_METRICS, Action.MANAGE_MODELS})
 
 
 def may(identity: Identity, action: Action, owner: str | None = None) -> bool:
