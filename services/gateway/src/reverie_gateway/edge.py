@@ -25,9 +25,16 @@ EXPOSED: Final = (
     "X-SR-Format, X-SR-Magnitude, X-SR-Model, X-SR-Passes, X-SR-Scale-Per-Pass, X-Storage-Created-At, "
     "X-Storage-Key, X-SuperRes"
 )
+#: Headers that such a page may send: ours, and those that OpenAI's JavaScript client always sends.
+ACCEPTED: Final = (
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Request-Id, OpenAI-Organization, "
+    "OpenAI-Project, X-Stainless-Arch, X-Stainless-Helper-Method, X-Stainless-Lang, X-Stainless-OS, "
+    "X-Stainless-Package-Version, X-Stainless-Retry-Count, X-Stainless-Runtime, X-Stainless-Runtime-Version, "
+    "X-Stainless-Timeout"
+)
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, Range, X-Request-Id"),
+    (b"access-control-allow-headers", ACCEPTED.encode()),
     (b"access-control-max-age", b"600"),
 )
 #: ASGI messages that begin an answer.
