@@ -157,6 +157,13 @@ async def test_what_changed_while_the_bus_was_away_is_told_after_the_next_snapsh
     assert told(session) == ["job:state running", "job:complete"]
 
 
+async def test_the_present_is_told_in_the_order_of_revisions(bench) -> None:
+    bench.commit(replace(JOB, id="b"), key="b")
+    bench.commit(RUNNING)
+    bench.commit(replace(JOB, id="c"), key="c")
+    assert told(bench.session()) == ["job:state queued", "job:state running", "job:state queued"]
+
+
 async def test_a_session_that_left_and_a_purged_record_are_no_news(bench) -> None:
     bench.commit(DONE)
     stays, leaves = bench.session(), bench.session()

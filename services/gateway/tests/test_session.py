@@ -20,8 +20,8 @@ def session() -> Session:
     return Session(Identity("me"), Outbox())
 
 
-def event(delivery: Delivery, frame: bytes, job_id: str = "a") -> Event:
-    return Event("me", job_id, delivery, frame, 1)
+def event(delivery: Delivery, frame: bytes, job_id: str = "a", seq: int = 1) -> Event:
+    return Event("me", job_id, delivery, frame, seq)
 
 
 def test_the_end_of_a_job_makes_its_unsent_progress_and_preview_untrue(session) -> None:
@@ -44,6 +44,28 @@ def test_events_wait_for_the_ack_of_a_submit_and_keep_their_order(session) -> No
     session.release("a")
     session.release("a")
     assert session.outbox.take() == [b"ack", b"queued", b"other", b"complete"]
+
+
+def test_a_story_told_again_leaves_what_is_kept_back_in_its_order(session) -> None:
+    past = event(Delivery.STATE, b"queued", seq=1)
+    news = event(Delivery.STATE, b"running", seq=2)
+    session.hold("a")
+    session.deliver(news)
+    session.deliver(event(Delivery.STATE, b"other", job_id="b", seq=3))
+    session.retell([past, news])
+    session.release("a")
+    assert session.outbox.take() == [b"queued", b"running", b"other"]
+
+
+def test_the_present_is_told_in_the_order_of_revisions_with_what_ended_meanwhile(session) -> None:
+    session.expect_resume()
+    session.deliver(event(Delivery.FINAL, b"complete", job_id="c", seq=4))
+    running, queued = (
+        event(Delivery.STATE, b"running", seq=5),
+        event(Delivery.STATE, b"queued", job_id="b", seq=2),
+    )
+    session.open([running, queued])
+    assert session.outbox.take() == [b"queued", b"complete", b"running"]
 
 
 def test_requests_are_handed_on_and_the_rest_is_answered(session) -> None:

@@ -105,9 +105,7 @@ class Conversation:
         mirrored = self._jobs.mirrored(job_id)
         if mirrored is None:
             return  # made by another gateway just now; its events are on their way
-        self._session.forget_held(job_id)
-        for event in self._hub.story(mirrored):
-            self._session.deliver(event)
+        self._session.retell(self._hub.story(mirrored))
 
     async def _cancel(self, request: JobCancel) -> None:
         stored = await self._jobs.cancel(request.job_id, by=self._session.identity)

@@ -137,13 +137,15 @@ class Hub:
             stop()
 
     def _snapshot(self, owner: str) -> list[Event]:
+        """How an owner's unfinished jobs stand, in the order of their revisions: a cursor passes over none."""
         running = [job for job in self._jobs.running.values() if job.owner == owner]
         queued = heapq.nsmallest(
             SNAPSHOT_QUEUED,
             (job for job in self._jobs.queued.values() if job.owner == owner),
             key=lambda job: (job.priority, job.position),
         )
-        return [event for job in (*running, *queued) for event in self.current(job)]
+        events = (event for job in (*running, *queued) for event in self.current(job))
+        return sorted(events, key=lambda event: event.seq)
 
     def story(self, job: Job) -> list[Event]:
         """All that is kept of what happened to a job, and its latest progress."""

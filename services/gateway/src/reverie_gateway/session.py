@@ -84,10 +84,14 @@ class Session:
         self._early = []
 
     def open(self, snapshot: Sequence[Event]) -> None:
-        """The client does not resume: send how its unfinished jobs stand, then what else was kept back."""
+        """The client does not resume: send how its unfinished jobs stand, and what else was kept back.
+
+        In the order of revisions: who is cut off in the midst of it comes back with the highest that he saw.
+        """
         early, self._early = self._early or [], None
         told = {event.job_id for event in snapshot}
-        for event in (*snapshot, *(event for event in early if event.job_id not in told)):
+        other = (event for event in early if event.job_id not in told)
+        for event in sorted((*snapshot, *other), key=lambda event: event.seq):
             self.deliver(event)
 
     def catch_up(self, missed: Sequence[Event]) -> None:
@@ -124,9 +128,15 @@ class Session:
         for event in held:
             self.deliver(event)
 
-    def forget_held(self, job_id: str) -> None:
-        """Drop what was kept back of a job: the caller tells its story instead."""
-        self._held = [event for event in self._held if event.job_id != job_id]
+    def retell(self, story: Sequence[Event]) -> None:
+        """Send what happened to a job at once, up to where what is kept back goes on; that stays in its order.
+
+        Else the job's latest event would go out behind later ones of other jobs, and a cursor would skip it.
+        """
+        kept = {(event.job_id, event.seq) for event in self._held}
+        for event in story:
+            if (event.job_id, event.seq) not in kept:
+                self._pass_on(event)
 
     def deliver(self, event: Event) -> None:
         """One event of one of the owner's jobs."""
@@ -136,6 +146,9 @@ class Session:
         if self._unacknowledged:
             self._held.append(event)
             return
+        self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> None:
         if event.delivery is Delivery.FINAL:
             self._end(event.job_id)
         put_event(event, self.outbox)
