@@ -166,7 +166,7 @@ class Connection:
         self.on_relief: Callable[[], None] | None = None
         self.closed: CloseCode | None = None
         self.unread: list[dict[str, Any]] = []
-        self.told: set[str] = set()
+        self.told: dict[str, int] = {}
         self.ended: set[str] = set()
         self.awaits_resumed = False
         self.asked_epochs: list[str] = []
@@ -585,7 +585,7 @@ class Clients(RuleBasedStateMachine):
             if message.get("existing"):
                 client.retold[job_id] = 0
             else:
-                assert job_id not in connection.told, "the ack came behind its events"
+                assert connection.told.get(job_id, 0) < message["seq"], "the ack came behind its events"
         elif kind == "hello:ok":
             self._join(client, message["seq"], message["epoch"])
         elif kind == "resumed":
@@ -616,7 +616,7 @@ class Clients(RuleBasedStateMachine):
         committed = self.truth[seq]
         assert committed.owner == client.owner, "a transition of another's job"
         assert (committed.id, committed.state, committed.job_seq) == (job_id, state, message["jobSeq"])
-        connection.told.add(job_id)
+        connection.told[job_id] = seq
         if committed.state.terminal:
             connection.ended.add(job_id)
         if connection.awaits_resumed:
