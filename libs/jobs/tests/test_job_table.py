@@ -191,7 +191,9 @@ class Law:
         assert lost <= unheard | dead, "a worker that answers was taken for dead"
         assert set(job.lost_workers) <= set(self.workers_of.get(job.id, ()))
         if before.state is JobState.RUNNING and job.state is JobState.QUEUED:
-            assert lost or writer not in GATEWAYS, "a job was taken from its worker"
+            assert before.worker in job.lost_workers or writer not in GATEWAYS, (
+                "a job was taken from its worker"
+            )
         if job.error is not None and job.error.code == ErrorCode.CRASH_LOOP:
             assert len(set(job.lost_workers) & (unheard | dead)) >= MAX_CRASHES
             assert before.worker in dead
