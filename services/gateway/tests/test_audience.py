@@ -154,3 +154,14 @@ def _relieve(member: Member) -> None:
         member.line.congested = False
         assert member.line.on_relief is not None
         member.line.on_relief()
+
+
+async def test_sessions_that_take_more_than_their_bound_in_one_turn_miss_nothing() -> None:
+    turn = Turn(GatewayMetrics(CollectorRegistry()))
+    audience = Audience(turn)
+    members = [Member(audience, turn) for _ in range(3)]
+    frames = [text_frame(b"%d " % number + b"x" * (64 << 10)) for number in range(40)]
+    for number, frame in enumerate(frames):
+        audience.deliver(Event(LOCAL.owner, str(number), Delivery.STATE, frame, number))
+    await asyncio.sleep(0)
+    assert [member.line.frames == b"".join(frames) for member in members] == [True] * 3

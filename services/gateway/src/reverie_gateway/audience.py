@@ -55,8 +55,10 @@ class Audience:
         """One event for all."""
         if self._batch_bytes > CHUNK_BYTES:
             self._turn.count(self.send())
-        for session in self._apart:
-            session.deliver(event)
+        if self._apart:
+            # A copy: who takes what has come together at once may come back, and step aside again, meanwhile.
+            for session in tuple(self._apart):
+                session.deliver(event)
         if self._together:
             if not self._events:
                 self._turn.add_audience(self)

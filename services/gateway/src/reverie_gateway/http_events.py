@@ -73,9 +73,9 @@ async def _events(
     jobs: Jobs,
     hub: Hub,
 ) -> AsyncIterator[str]:
-    entrance.let_in(session.identity)
-    await _begin(session, cursor, jobs=jobs, hub=hub)
-    try:
+    try:  # from the beginning: a client may leave while it is still being caught up
+        entrance.let_in(session.identity)
+        await _begin(session, cursor, jobs=jobs, hub=hub)
         yield f"retry: {RECONNECT_MS}\n\n"
         while session.outbox.closing is None or session.outbox:
             if not await _is_ready(ready):
