@@ -60,7 +60,7 @@ def lora(folders: dict[str, Path], name: str, strength: float) -> Lora:
 def picture(engine: StepEngine, job_id: str = "job", **params: Any) -> Image.Image:
     defaults: dict[str, Any] = {"prompt": "a red cat", "num_inference_steps": 2, "seed": 7}
     request = engine.resolve(GenerateParams(**{**defaults, **params}), fallback_seed=1)
-    assert engine.admit(job_id, request)
+    engine.admit(job_id, request)
     while True:
         for event in engine.step():
             if isinstance(event, Finished):
@@ -113,7 +113,7 @@ def test_jobs_that_run_together_each_wear_their_own(folders: dict[str, Path]) ->
     engine = StepEngine(shelf, capacity=2)
     for job_id in ("a", "a strong"):
         params = GenerateParams(prompt="a red cat", num_inference_steps=2, seed=7, mode=job_id)
-        assert engine.admit(job_id, engine.resolve(params, fallback_seed=1))
+        engine.admit(job_id, engine.resolve(params, fallback_seed=1))
     pictures: dict[str, Image.Image] = {}
     while engine.jobs:
         pictures |= {e.job_id: e.picture for e in engine.step() if isinstance(e, Finished)}
@@ -142,7 +142,7 @@ def test_a_lora_that_cannot_be_had_fails_its_job_and_leaves_the_model_as_it_was(
     shelf, _ = shelf_of(mode(folders, "a"), mode(folders, "a broken", loras=(broken,)))
     engine = StepEngine(shelf)
     params = GenerateParams(prompt="x", num_inference_steps=1, mode="a broken")
-    assert engine.admit("job", engine.resolve(params, fallback_seed=1))
+    engine.admit("job", engine.resolve(params, fallback_seed=1))
     events = [event for _ in range(2) for event in engine.step()]
     assert "broken.safetensors" in events[-1].message
     assert str(tmp_path) not in events[-1].message
@@ -162,13 +162,28 @@ def test_a_model_in_use_stays_until_its_job_has_ended(folders: dict[str, Path]) 
     shelf, _ = shelf_of(mode(folders, "a"), mode(folders, "b"), mode(folders, "c"), most=1)
     engine = StepEngine(shelf, capacity=2)
     params = GenerateParams(prompt="a red cat", num_inference_steps=2, seed=7, mode="a")
-    assert engine.admit("first", engine.resolve(params, fallback_seed=1))
+    engine.admit("first", engine.resolve(params, fallback_seed=1))
     engine.resolve(replace(params, mode="b"), fallback_seed=1)
     assert [model.mode for model in shelf.resident] == ["a", "b"]
     while engine.jobs:
         engine.step()
     engine.resolve(replace(params, mode="c"), fallback_seed=1)
     assert [model.mode for model in shelf.resident] == ["c"]
+
+
+def test_the_model_of_a_job_that_waits_for_room_stays_too(folders: dict[str, Path]) -> None:
+    shelf, loads = shelf_of(mode(folders, "a"), mode(folders, "b"), mode(folders, "c"), most=1)
+    engine = StepEngine(shelf, capacity=1)
+    params = GenerateParams(prompt="a red cat", num_inference_steps=1, seed=7)
+    for name in "abc":
+        engine.admit(name, engine.resolve(replace(params, mode=name), fallback_seed=1))
+    assert [model.mode for model in shelf.resident] == ["a", "b", "c"]
+    left = engine.leave("b")
+    assert left is not None
+    assert left.picture is None
+    while engine.jobs:
+        engine.step()
+    assert loads.made == ["a", "b", "c"]
 
 
 def test_a_model_leaves_where_memory_is_short(folders: dict[str, Path]) -> None:

@@ -160,13 +160,19 @@ def test_a_job_that_waits_between_two_steps_goes_on_with_the_same_bits(
     assert same(events[-1].picture, make(model, scheduler="Euler a"))
 
 
-def test_an_engine_without_room_and_a_job_twice_are_refused(models: dict[str, LoadedModel]) -> None:
+def test_a_job_beyond_the_room_waits_its_turn_and_one_that_is_in_is_refused(
+    models: dict[str, LoadedModel],
+) -> None:
     engine = StepEngine(Shelf.holding(models["sd15"]), capacity=2)
     engine.admit("job", request_for(models["sd15"]))
     with pytest.raises(RuntimeError, match="already"):
         engine.admit("job", request_for(models["sd15"]))
     engine.admit("other", request_for(models["sd15"]))
-    assert not engine.admit("third", request_for(models["sd15"]))
+    engine.admit("third", request_for(models["sd15"]))
+    begun = {event.job_id for event in engine.step()}
+    assert begun == {"job", "other"}
+    ended = [event.job_id for event in run(engine) if isinstance(event, Finished)]
+    assert ended == ["job", "other", "third"]
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "tiny_vae", "sd3"])

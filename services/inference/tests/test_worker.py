@@ -454,3 +454,17 @@ async def test_a_job_whose_accelerator_is_lost_goes_back_and_is_done_by_another_
             job = await world.ended(job_id)
     assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
     assert job.worker.startswith("other")
+
+
+async def test_a_job_whose_pictures_do_not_come_is_cancelled_and_given_back_at_once(
+    world: Any, models: Any
+) -> None:
+    (world.folder / "storage").write_text("no folder: the store is away")
+    async with world.worker(models["sd15"], slots=2, deadline_s=3.0):
+        cancelled, drained = [await world.submit(initImage=f"{'a' * 64}.png") for _ in range(2)]
+        for job_id in (cancelled, drained):
+            await world.runs(job_id)
+        await world.cancel(cancelled)
+        assert (await world.ended(cancelled)).state is JobState.CANCELLED
+    back = await world.until(drained, lambda job: job.state is not JobState.RUNNING)
+    assert (back.state, back.crashes) == (JobState.QUEUED, 0)

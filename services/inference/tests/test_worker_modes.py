@@ -119,3 +119,33 @@ async def test_models_that_are_not_pinned_leave_after_a_while_without_work(
         await world.ended(await world.submit(mode="large", num_inference_steps=1))
         await until(lambda: [m.modes for m in worker.standing.record().models] == [("small",)])
         assert not worker.standing.record().modes["large"].loaded
+
+
+async def test_jobs_that_wait_for_a_mode_that_turns_out_broken_fail_with_its_reason(
+    world: Any, model_folders: Any
+) -> None:
+    (world.folder / "broken.safetensors").write_bytes(b"no model")
+    text = "modes: {{small: {{model: '{sd15}'}}, bad: {{model: '{root}/broken.safetensors'}}}}"
+    path = written(world, model_folders, text)
+    async with world.worker("", modes=str(path)) as worker:
+        jobs = [await world.submit(mode="bad") for _ in range(3)]
+        ended = [await world.ended(job_id) for job_id in jobs]
+        assert [job.error.code for job in ended] == ["model_load_failed"] * 3
+        record = worker.standing.record()
+        assert "broken.safetensors" in record.unavailable["bad"]
+        assert not record.loading
+        assert (await world.ended(await world.submit())).state is JobState.COMPLETED
+
+
+async def test_a_file_whose_only_mode_is_missing_is_served_once_the_model_is_there(
+    world: Any, model_folders: Any
+) -> None:
+    path = written(world, model_folders, "modes: {{only: {{model: '{root}/later'}}}}")
+    async with world.worker("", modes=str(path)) as worker:
+        assert worker.standing.record().state is WorkerState.READY
+        assert (await world.ended(await world.submit(mode="only"))).error.code == "model_load_failed"
+        (world.folder / "later").symlink_to(model_folders["sd15"])
+        reply = await world.bus.request(worker_modes(worker.standing.key), b"", timeout=5)
+        assert not msgspec.json.decode(reply.data, type=ModesReloaded).error
+        await until(lambda: list(worker.standing.record().modes) == ["only"])
+        assert (await world.ended(await world.submit(mode="only"))).state is JobState.COMPLETED

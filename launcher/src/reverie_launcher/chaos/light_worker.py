@@ -79,11 +79,10 @@ class LightEngine:
         )
         return LightRequest(steps, meta)
 
-    def admit(self, job_id: str, request: LightRequest) -> bool:
+    def admit(self, job_id: str, request: LightRequest) -> None:
         """Take a job in."""
         self._requests[job_id] = request
         self._taken[job_id] = 0
-        return True
 
     def step(self) -> list[Event]:
         """One step of every job."""

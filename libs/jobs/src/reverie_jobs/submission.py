@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -22,6 +23,9 @@ from reverie_protocol.jobs import (
     SuperResolutionParams,
     SwitchParams,
 )
+
+#: How long a switch waits for its worker, in seconds.
+SWITCH_PATIENCE_S: Final = 60.0
 
 _TYPES: dict[type[JobParams], JobType] = {
     GenerateParams: JobType.GENERATE,
@@ -75,6 +79,7 @@ def switch_job(mode: str, *, worker: str, owner: str, now: float, random_bits: C
         priority=Lane.URGENT,
         position=now,
         params=SwitchParams(mode, worker),
+        start_by=now + SWITCH_PATIENCE_S,  # the worker may never come back under this name
         created_at=now,
         enqueued_at=now,
         updated_at=now,

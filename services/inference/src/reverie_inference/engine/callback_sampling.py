@@ -40,8 +40,6 @@ class CallbackSampling:
 
     def __init__(self, model: LoadedModel, request: Request) -> None:
         self._pipeline = model.pipeline
-        if request.start is not None:
-            self._pipeline = from_picture(model.pipeline, masked=request.start.mask is not None)
         self._request = request
         self._turn = threading.Semaphore(0)
         self._reports: SimpleQueue[_StepDone | _LoopEnded] = SimpleQueue()
@@ -94,6 +92,9 @@ class CallbackSampling:
         picture: Image.Image | None = None
         error: BaseException | None = None
         try:
+            start = self._request.start
+            if start is not None:
+                self._pipeline = from_picture(self._pipeline, masked=start.mask is not None)
             with torch.no_grad():
                 picture = self._pipeline(**self._arguments()).images[0]
         except BaseException as raised:

@@ -16,7 +16,7 @@ from reverie_inference.engine.request import Request, resolve_request
 from reverie_inference.engine.run import Run
 from reverie_inference.models.device import DeviceLost, is_lost, release_cached_memory
 from reverie_inference.models.loaded import LoadedModel
-from reverie_inference.models.shelf import Shelf, is_among
+from reverie_inference.models.shelf import Shelf
 from reverie_inference.modes.catalogue import Catalogue
 from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, ReverieError
@@ -46,15 +46,19 @@ class StepEngine:
         self.upscalers: Mapping[int, Upscaler] = {} if upscalers is None else upscalers
         self.capacity = capacity
         self._runs: dict[str, Run | Enlarging] = {}
+        #: Admitted, and waiting for room: what needs a model that makes one picture at a time, and has one to make.
+        self._held: dict[str, Request | EnlargingRequest] = {}
 
     @property
     def jobs(self) -> tuple[str, ...]:
-        """Ids of the admitted jobs, in order of admission."""
-        return tuple(self._runs)
+        """Ids of the admitted jobs."""
+        return (*self._runs, *self._held)
 
     @property
     def _busy(self) -> list[LoadedModel]:
-        return [run.model for run in self._runs.values() if run.model is not None]
+        """Models that must stay in memory."""
+        running = [run.model for run in self._runs.values() if run.model is not None]
+        return running + [request.model for request in self._held.values() if isinstance(request, Request)]
 
     def resolve(
         self,
@@ -100,26 +104,31 @@ class StepEngine:
             return False
         # A pipeline with a loop of its own holds state of one picture only.
         if isinstance(request, Request) and request.model.family == "callback":
-            return not is_among(request.model, self._busy)
+            return not any(run.model is request.model for run in self._runs.values())
         return True
 
-    def admit(self, job_id: str, request: Request | EnlargingRequest) -> bool:
-        """Take a job in, with no work done yet; False without room.  RuntimeError if the job is in already."""
-        if job_id in self._runs:
+    def admit(self, job_id: str, request: Request | EnlargingRequest) -> None:
+        """Take a job in, with no work done yet; it begins once there is room.  RuntimeError if it is in already."""
+        if job_id in self.jobs:
             raise RuntimeError(f"job {job_id} is admitted already")
-        if not self._has_room(request):
-            return False
-        if isinstance(request, Request):
-            self._runs[job_id] = Run(job_id, request, self.upscalers)
-        else:
-            self._runs[job_id] = Enlarging(job_id, request)
-        return True
+        self._held[job_id] = request
+        self._begin_what_fits()
+
+    def _begin_what_fits(self) -> None:
+        for job_id, request in tuple(self._held.items()):
+            if self._has_room(request):
+                del self._held[job_id]
+                if isinstance(request, Request):
+                    self._runs[job_id] = Run(job_id, request, self.upscalers)
+                else:
+                    self._runs[job_id] = Enlarging(job_id, request)
 
     def step(self) -> list[Event]:
         """Advance every admitted job by one step (or one phase before or after its steps); what happened.
 
         Jobs with a Finished or Failed event have left.  DeviceLost if no job can be advanced any more.
         """
+        self._begin_what_fits()
         events: list[Event] = []
         for run in tuple(self._runs.values()):
             events.extend(self._advance(run))
@@ -140,6 +149,9 @@ class StepEngine:
 
     def leave(self, job_id: str, *, keep_partial: bool = False) -> Left | None:
         """Let a job go before its end, with its picture so far if wanted and possible; None if it is not here."""
+        held = self._held.pop(job_id, None)
+        if held is not None:
+            return Left(job_id, None, held.meta)
         run = self._runs.pop(job_id, None)
         if run is None:
             return None

@@ -97,7 +97,8 @@ class Shelf:
         try:
             model = self._bring(mode, busy)
         except ReverieError as error:
-            if error.code is not ErrorCode.OUT_OF_MEMORY:  # which may be another time
+            # Memory may be there another time, and so may the hub.
+            if error.code is not ErrorCode.OUT_OF_MEMORY and Path(mode.model).exists():
                 self._failures[mode.model] = error
             raise
         self._models[mode.model] = model
@@ -110,7 +111,7 @@ class Shelf:
         self._failures.clear()
         named = {mode.model for mode in catalogue.modes.values()}
         for reference in tuple(self._models):
-            if reference not in named and not is_among(self._models[reference], busy):
+            if reference not in named and not _is_among(self._models[reference], busy):
                 self._drop(reference)
 
     def clear(self, *, busy: Collection[LoadedModel] = ()) -> bool:
@@ -139,7 +140,7 @@ class Shelf:
         may_go = (
             reference
             for reference, model in self._models.items()
-            if reference not in pinned and not is_among(model, busy)
+            if reference not in pinned and not _is_among(model, busy)
         )
         reference = next(may_go, None)
         del may_go  # it holds the model
@@ -175,6 +176,5 @@ def _bytes_on_disk(reference: str) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def is_among(model: LoadedModel, models: Collection[LoadedModel]) -> bool:
-    """Whether this very model, not one like it, is one of them."""
+def _is_among(model: LoadedModel, models: Collection[LoadedModel]) -> bool:
     return any(model is other for other in models)

@@ -78,8 +78,8 @@ class Engine(Protocol):
     ) -> Any:
         """What `admit` takes."""
 
-    def admit(self, job_id: str, request: Any) -> bool:
-        """Take a job in; False if there is no room for it now."""
+    def admit(self, job_id: str, request: Any) -> None:
+        """Take a job in."""
 
     def step(self) -> list[Event]:
         """Advance every job."""
@@ -143,8 +143,6 @@ class EngineThread:
         self._engine: Engine | None = None
         self._offer: Offer | None = None
         self._told: Capabilities | None = None
-        #: Jobs whose model takes one at a time, and has one; oldest first.
-        self._waiting: dict[str, Any] = {}
         self._load_error = ReverieError(ErrorCode.MODEL_LOAD_FAILED, "The model is not loaded.")
 
     def start(self) -> None:
@@ -199,7 +197,6 @@ class EngineThread:
                 if self._engine is not None:
                     for event in self._engine.step():
                         self._report(event)
-                    self._admit_waiting()
         except Exception as error:
             log.exception("the engine ended")
             self._report(EngineLost(str(error) or type(error).__name__))
@@ -246,7 +243,7 @@ class EngineThread:
             case _Admit():
                 self._admit(command)
             case _Leave(run_id, keep_partial) if self._engine is not None:
-                left = self._left_waiting(run_id) or self._engine.leave(run_id, keep_partial=keep_partial)
+                left = self._engine.leave(run_id, keep_partial=keep_partial)
                 if left is not None:
                     self._report(left)
             case _MakePreview(run_id):
@@ -265,23 +262,10 @@ class EngineThread:
                 request = self._engine.resolve(
                     command.params, fallback_seed=command.fallback_seed, pictures=command.pictures
                 )
-                if self._waiting or not self._engine.admit(command.run_id, request):
-                    self._waiting[command.run_id] = request
+                self._engine.admit(command.run_id, request)
         except ReverieError as error:
             self._report(Failed(command.run_id, error.code, error.message))
         except Exception:
             log.exception("a job could not be admitted", run_id=command.run_id)
             self._report(Failed(command.run_id, ErrorCode.INTERNAL, "The worker could not start this job."))
         self._tell()
-
-    def _admit_waiting(self) -> None:
-        """Take in those that had to wait for a model, as far as they can go now."""
-        while self._waiting and self._engine is not None:
-            run_id, request = next(iter(self._waiting.items()))
-            if not self._engine.admit(run_id, request):
-                return
-            del self._waiting[run_id]
-
-    def _left_waiting(self, run_id: str) -> Left | None:
-        request = self._waiting.pop(run_id, None)
-        return None if request is None else Left(run_id, None, request.meta)

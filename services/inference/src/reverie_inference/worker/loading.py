@@ -37,7 +37,7 @@ def load_engine(
 ) -> tuple[StepEngine, EngineOffer]:
     """An engine with its first mode (`mode`, else the default one) and all pinned ones loaded.
 
-    The errors of `load_pipeline` if the first one cannot be loaded and is the only one.
+    The errors of `load_pipeline` for a single model; a mode of a file that cannot be loaded is said to be so.
     """
     quiet_libraries()
     torch.set_num_threads(settings.threads or spare_cores())
@@ -70,7 +70,7 @@ def load_engine(
         try:
             shelf.fetch(catalogue.modes[name], busy=shelf.resident)
         except ReverieError as error:
-            if len(catalogue.modes) == 1:
+            if not settings.modes:
                 raise
             log.error("mode cannot be served", mode=name, reason=error.message)
     engine = StepEngine(shelf, mode=first, upscalers=upscalers, capacity=settings.slots)

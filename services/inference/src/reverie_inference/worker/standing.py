@@ -33,6 +33,7 @@ class Standing:
     ) -> None:
         self._clock = clock
         self._running = running
+        self._loads_for = ""
         self._vram: Callable[[], Vram] | None = None
         self.model = mode_name(settings.model) if settings.model else PurePath(settings.modes).name
         self.key = worker_key(name, incarnation)
@@ -108,7 +109,14 @@ class Standing:
         mode = getattr(job.params, "mode", None) or self._record.mode
         info = self._record.modes.get(mode or "")
         if info is not None and not info.loaded and self.state is WorkerState.READY:
+            self._loads_for = job.id
             self._record = replace(self._record, detail=f"loading {mode}", loading=mode or "")
+
+    def loaded_for(self, job: Job) -> None:
+        """A job has ended: what was to be loaded for it is there, or never will be."""
+        if job.id == self._loads_for and self.state is WorkerState.READY:
+            self._loads_for = ""
+            self._record = replace(self._record, detail="", loading="")
 
     def drain(self) -> None:
         """No more work from now on."""

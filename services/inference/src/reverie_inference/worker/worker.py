@@ -11,13 +11,14 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
 from msgspec.structs import replace
 
 from reverie_inference.engine.events import Failed, Finished, Left, Started, Stepped, Switched, Tiled
+from reverie_inference.engine.pictures import Pictures
 from reverie_inference.settings import InferenceSettings
 from reverie_inference.worker.assignment import Assignment, StopReason
 from reverie_inference.worker.delivery import Delivery
@@ -32,7 +33,7 @@ from reverie_inference.worker.engine_thread import (
 from reverie_inference.worker.inputs import Inputs
 from reverie_inference.worker.patience import wait_up_to
 from reverie_inference.worker.previews import Previews
-from reverie_inference.worker.standing import Standing
+from reverie_inference.worker.standing import BACKEND, Standing
 from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.telling import telling
 from reverie_jobs.claiming import can_serve
@@ -46,7 +47,9 @@ from reverie_protocol.jobs import (
     MAX_SEED,
     GenerateParams,
     Job,
+    JobMeta,
     JobState,
+    ModeInfo,
     SuperResolutionParams,
     SwitchParams,
     WorkerState,
@@ -236,8 +239,13 @@ class InferenceWorker:
         now = self._clock.time()
         paused = closed_lanes(self._controls.control, worker=record.name)
         if record.state is not WorkerState.BROKEN:
-            return self._jobs.waiting.choose(record, now=now, paused=paused)
-        job = self._jobs.waiting.choose(replace(record, state=WorkerState.READY), now=now, paused=paused)
+            job = self._jobs.waiting.choose(record, now=now, paused=paused)
+            if job is not None or not record.unavailable:
+                return job
+        # What only we could have done, and cannot: it fails with the reason instead of waiting for ever.
+        modes = record.modes | {name: ModeInfo(model=name) for name in record.unavailable}
+        able = replace(record, state=WorkerState.READY, modes=modes)
+        job = self._jobs.waiting.choose(able, now=now, paused=paused)
         return job if job is not None and self._nobody_else(job) else None
 
     def _nobody_else(self, job: Job) -> bool:
@@ -319,6 +327,7 @@ class InferenceWorker:
                 log.exception("job left as it is by a fault of ours")
             finally:
                 del self._assignments[job.id]
+                self.standing.loaded_for(job)
                 latest = self._jobs.get(job.id)
                 if latest is not None:
                     self._adopt(latest)  # requeued while we were frozen, and claimed by us again meanwhile
@@ -332,21 +341,30 @@ class InferenceWorker:
         self.on_change()
         if not isinstance(params, GenerateParams | SuperResolutionParams | SwitchParams):
             raise TypeError(f"claimed a {assignment.job.type} job without its parameters")
-        try:
-            pictures = await self._inputs.read(params)
-        except ReverieError as error:
-            assignment.conclude(Failed(assignment.run_id, error.code, error.message))
-        if assignment.outcome.done():  # failed just now, or given back while its pictures were read
+        pictures = await self._read_inputs(assignment)
+        if pictures is None:
             self._runs.pop(assignment.run_id, None)
             return
         seed = _seed_of(assignment.job.id)
         self._engine.admit(assignment.run_id, params, fallback_seed=seed, pictures=pictures)
         assignment.admitted = True
-        if assignment.stop_reason is not None:
-            keep_partial = assignment.stop_reason is StopReason.CANCELLED
-            self._engine.leave(assignment.run_id, keep_partial=keep_partial)
-        elif assignment.job.cancel:
+        if assignment.job.cancel:
             self._stop(assignment, StopReason.CANCELLED)
+
+    async def _read_inputs(self, assignment: Assignment) -> Pictures | None:
+        """The job's pictures; None if they cannot be had, or the job was stopped meanwhile."""
+        reading = asyncio.ensure_future(self._inputs.read(assignment.job.params))
+        either: set[asyncio.Future[Any]] = {reading, assignment.outcome}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if assignment.outcome.done():
+                return None
+            return reading.result()
+        except ReverieError as error:
+            assignment.conclude(Failed(assignment.run_id, error.code, error.message))
+            return None
+        finally:
+            reading.cancel()
 
     def _lose(self, reason: str) -> None:
         """The engine is gone: give its jobs back, counted as crashes for one of them may be the cause, and end."""
@@ -375,11 +393,13 @@ class InferenceWorker:
         assignment.stop_reason = reason
         if assignment.outcome.done():
             return
-        if assignment.admitted:
-            self._engine.leave(assignment.run_id, keep_partial=reason is StopReason.CANCELLED)
         if reason is StopReason.DRAINED:
             # A step can be longer than the deadline: the job goes back now, the engine ends with the process.
             assignment.conclude(None)
+        if assignment.admitted:
+            self._engine.leave(assignment.run_id, keep_partial=reason is StopReason.CANCELLED)
+        else:
+            assignment.conclude(Left(assignment.run_id, None, JobMeta(seed=0, backend=BACKEND)))
 
     def _on_step(self, event: Stepped | Tiled) -> None:
         assignment = self._runs.get(event.job_id)
