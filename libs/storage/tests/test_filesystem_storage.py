@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from reverie_storage import filesystem
 from reverie_storage.filesystem import FilesystemStorage
 from reverie_storage.port import StorageUnavailable, content_key
 
@@ -96,3 +99,36 @@ def test_a_writer_killed_at_any_moment_leaves_only_whole_objects(tmp_path: Path)
             assert content_key(content, content_type="image/png") == key
         for path in tmp_path.rglob("*.png"):
             assert content_key(path.read_bytes(), content_type="image/png") == path.name
+
+
+async def test_a_file_that_is_put_in_its_place_while_leftovers_are_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = FilesystemStorage(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / f".incoming-{name}").write_bytes(b"half")
+    entries = filesystem._entries
+
+    def entries_of_a_busy_folder(folder: Path) -> Iterator[os.DirEntry[str]]:
+        for entry in entries(folder):
+            if entry.name == ".incoming-a":
+                os.rename(entry.path, tmp_path / "whole")
+            yield entry
+
+    monkeypatch.setattr(filesystem, "_entries", entries_of_a_busy_folder)
+    await storage.tidy(before=time.time() + 60.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+async def test_a_file_that_may_not_be_removed_stays_and_is_no_failure_of_the_store(tmp_path: Path) -> None:
+    storage = FilesystemStorage(tmp_path)
+    key = await storage.put(b"theirs", content_type="image/png")
+    folder = tmp_path / key[:2]
+    folder.chmod(0o555)
+    try:
+        if os.access(folder, os.W_OK):
+            pytest.skip("this user may write everywhere")
+        assert not await storage.delete(key, unless_used_since=time.time() + 60.0)
+    finally:
+        folder.chmod(0o755)
+    assert await storage.stat(key) is not None

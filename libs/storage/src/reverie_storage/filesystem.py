@@ -164,12 +164,16 @@ class FilesystemBlobs:
             for entry in _entries(folders.pop()):
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
-                elif entry.name.startswith((_INCOMING, _OUTGOING)) and entry.stat().st_ctime < before:
-                    Path(entry.path).unlink(missing_ok=True)
+                elif entry.name.startswith((_INCOMING, _OUTGOING)):
+                    try:
+                        if entry.stat(follow_symlinks=False).st_ctime < before:
+                            os.unlink(entry.path)
+                    except FileNotFoundError:
+                        continue  # its writer has put it in its place meanwhile
 
 
 def _delete(file: Path, unless_used_since: float | None) -> bool:
-    """Remove a file; put aside first, so that a use that comes in between is seen."""
+    """Remove a file; put aside first, so that a use that comes in between is seen.  False without permission."""
     aside = file.with_name(f"{_OUTGOING}{os.urandom(8).hex()}")
     try:
         if unless_used_since is not None and _used_at(file.stat()) >= unless_used_since:
@@ -177,6 +181,8 @@ def _delete(file: Path, unless_used_since: float | None) -> bool:
         os.rename(file, aside)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False  # somebody else's file must not keep a sweep from the others
     used = unless_used_since is not None and _used_at(aside.stat()) >= unless_used_since
     if used:
         _put_back(aside, file)
