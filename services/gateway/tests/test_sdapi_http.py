@@ -526,3 +526,30 @@ async def task_progress(gateway, task):
 async def read(storage, key):
     found = await storage.stat(key)
     return b"".join([chunk async for chunk in storage.read(key, start=0, stop=found.size_bytes)])
+
+
+@pytest.mark.parametrize("values", [[{"a": 1}], [[]], ["", ""]], ids=["objects", "lists", "strings"])
+@pytest.mark.parametrize("path", ["img2img", "extra-single-image"])
+async def test_bodies_of_many_small_values_are_refused_before_they_are_decoded(gateway, path, values):
+    body = {"image": "", "init_images": values * 20_000}
+    answer = await gateway.http.post(f"/sdapi/v1/{path}", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+    assert "10000 values" in answer.text
+
+
+async def test_pictures_to_start_from_are_counted_before_each_is_looked_at(gateway, prompt):
+    body = {"prompt": prompt, "init_images": [1] * 17}
+    answer = await gateway.http.post("/sdapi/v1/img2img", json=body)
+    assert answer.status_code == 422
+    assert answer.text.count("init_images") == answer.text.count("at most 16") > 0
+
+
+@pytest.mark.parametrize("key", ["sdapi mine r 9 5", "sdapi mine r x 5", "sdapi mine r 0 2"])
+async def test_a_clients_own_key_that_looks_like_ours_breaks_nothing(gateway, worker, key):
+    submit = {"jobType": "generate", "prompt": "x", "idempotencyKey": key}
+    job_id = (await gateway.http.post("/v1/jobs", json=submit)).json()["jobId"]
+    held = await worker.claim(job_id)
+    for query in ("", "?id_task=mine"):
+        answer = await gateway.http.get(f"/sdapi/v1/progress{query}")
+        assert answer.status_code == 200
+    await worker.complete(held)

@@ -71,7 +71,7 @@ class TextToImage(msgspec.Struct, frozen=True, kw_only=True):
 class ImageToImage(TextToImage, frozen=True, kw_only=True):
     """Body of `POST /sdapi/v1/img2img`: one picture to start from, and a mask whose white parts are drawn anew."""
 
-    init_images: tuple[Encoded, ...]
+    init_images: Annotated[tuple[Encoded, ...], Meta(max_length=16, description="one picture")]
     mask: Encoded | None = None
     denoising_strength: Annotated[
         float, Meta(gt=0, le=1, description="how far from the picture it may go")

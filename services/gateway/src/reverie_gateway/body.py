@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -46,4 +47,5 @@ async def read_json(request: HttpRequest, *, read: Reader = _whole) -> object:
         raise ReverieError(ErrorCode.INVALID_JSON, "the body was broken off") from None
     if not body.strip():
         raise ReverieError(ErrorCode.INVALID_JSON, "the body is empty; send a JSON object")
-    return decode_json(body)
+    # A large one away from the event loop: it has pictures in it.
+    return await asyncio.to_thread(decode_json, body) if len(body) > MAX_BODY_BYTES else decode_json(body)

@@ -13,6 +13,9 @@ from reverie_protocol.errors import ErrorCode, ReverieError
 
 #: Bodies of the largest size that may be in memory at once; who comes later is told to come again.
 AT_ONCE: Final = 8
+#: Commas and opening brackets in one body: pictures have next to none, while millions of small values would keep
+#: the event loop busy for minutes.
+MAX_VALUES: Final = 10_000
 _RETRY_S: Final = 2.0
 _MIB: Final = 1 << 20
 
@@ -28,7 +31,8 @@ class PictureBodies:
     async def decoded(self, request: HttpRequest) -> AsyncIterator[object]:
         """The decoded body, counted while the context is open.
 
-        The errors of `read_json`; `payload_too_large` for one alone, `rate_limited` for too many at once.
+        The errors of `read_json`; `payload_too_large` for one alone, also for one of too many values;
+        `rate_limited` for too many at once.
         """
         body = bytearray()
         try:
@@ -49,6 +53,10 @@ class PictureBodies:
                 raise ReverieError(
                     ErrorCode.RATE_LIMITED, "too many pictures arrive at once", retry_after=_RETRY_S
                 )
+        if sum(map(into.count, (b",", b"[", b"{"))) > MAX_VALUES:
+            raise ReverieError(
+                ErrorCode.PAYLOAD_TOO_LARGE, f"the body has more than {MAX_VALUES} values, which is the limit"
+            )
         return bytes(into)
 
     def _too_large(self) -> ReverieError:

@@ -128,10 +128,12 @@ class SdapiTasks:
         parts = None if job is None else _parts(job)
         return None if parts is None else self._task(owner, parts)
 
-    def _task(self, owner: str, parts: list[str]) -> Task:
+    def _task(self, owner: str, parts: list[str]) -> Task | None:
+        """The request with these parts; None where its keys lead to no job, as a client's own may."""
         _, task_id, run, _, count = parts
         found = (self._jobs.get(job_id_of(owner, key)) for key in keys_of(task_id, run, int(count)))
-        return Task(task_id, run, int(count), tuple(job for job in found if job is not None))
+        known = tuple(job for job in found if job is not None)
+        return Task(task_id, run, int(count), known) if known else None
 
     def _picture(self, job: Job) -> str | None:
         """The latest preview in base64; previews are made from the first time that somebody asks."""
@@ -165,6 +167,9 @@ def _is_of(job: Job, owner: str, task_id: str | None) -> bool:
 def _parts(job: Job) -> list[str] | None:
     """The parts of a key of ours; a client's own key may look like anything."""
     parts = (job.idempotency_key or "").split(" ")
-    if len(parts) != _PARTS or parts[0] != _MARK or not (parts[4].isascii() and parts[4].isdigit()):
+    if len(parts) != _PARTS or parts[0] != _MARK:
         return None
-    return parts if len(parts[4]) < 3 else None
+    number, count = parts[3:]
+    if not all(text.isascii() and text.isdigit() and len(text) < 3 for text in (number, count)):
+        return None
+    return parts if int(number) < int(count) else None
