@@ -54,6 +54,7 @@ class EventStream:
         #: At most `partial_images` for each job.
         self._partials: list[bytes] = []
         self._news = asyncio.Event()
+        self._within_event = False
 
     async def begin(self, request: HttpRequest, *, jobs: Jobs, waiters: Waiters, hub: Hub) -> Stream:
         """Submit the jobs, or raise what refuses them; then the answer, whose events follow."""
@@ -85,6 +86,8 @@ class EventStream:
                 async for piece in self._until_done(made, ends, deadline=deadline):
                     yield piece
             except ReverieError as error:
+                if self._within_event:
+                    raise  # half an event has gone out: only the end of the connection can tell that now
                 yield _failure(error)
 
     async def _until_done(
@@ -146,10 +149,14 @@ class EventStream:
             seed=job.meta.seed if job.meta else 0,
         )
         head, _, tail = msgspec.json.encode(event).partition(_HOLE)
-        yield _opening(str(type(event).__struct_config__.tag)) + head + _HOLE[:-1]
-        async for piece in encoded(self._objects, found):
+        pieces = encoded(self._objects, found)
+        first = await anext(pieces, b"")  # a store that cannot be read is told before the event begins
+        self._within_event = True
+        yield _opening(str(type(event).__struct_config__.tag)) + head + _HOLE[:-1] + first
+        async for piece in pieces:
             yield piece
         yield _HOLE[-1:] + tail + b"\n\n"
+        self._within_event = False
 
 
 def _failure(error: ReverieError) -> bytes:
