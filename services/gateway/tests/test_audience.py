@@ -18,6 +18,7 @@ from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
 from reverie_gateway.writer import Turn, Writer
+from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode
 from reverie_protocol.server_messages import Pong
 
 JOBS = ("a", "b", "c")
@@ -35,6 +36,9 @@ class Line:
     def write(self, frames: bytes) -> None:
         self.frames += frames
 
+    def close(self, code: CloseCode) -> None:
+        self.closed = code
+
     def abort(self) -> None:
         raise AssertionError("nobody is cut off")
 
@@ -46,6 +50,7 @@ class Member:
         self.line = Line()
         outbox = Outbox()
         writer = Writer(outbox, self.line, turn)  # type: ignore[arg-type]  # it needs nothing else of a wire
+        self.stop = writer.stop
         self.session = Session(LOCAL, outbox)
         audience.join(self.session)
         writer.follow(self.session, audience)
@@ -165,3 +170,19 @@ async def test_sessions_that_take_more_than_their_bound_in_one_turn_miss_nothing
         audience.deliver(Event(LOCAL.owner, str(number), Delivery.STATE, frame, number))
     await asyncio.sleep(0)
     assert [member.line.frames == b"".join(frames) for member in members] == [True] * 3
+
+
+async def test_who_is_closed_in_a_turn_is_sent_what_the_turn_brought_before() -> None:
+    turn = Turn(GatewayMetrics(CollectorRegistry()))
+    audience = Audience(turn)
+    member = Member(audience, turn)
+    await asyncio.sleep(0)  # now it stands together with the others, of whom there are none
+    before, after = text_frame(b"before"), text_frame(b"after")
+    audience.deliver(Event(LOCAL.owner, "a", Delivery.STATE, before, 1))
+    member.session.outbox.close(CLOSE_GOING_AWAY)
+    audience.deliver(Event(LOCAL.owner, "a", Delivery.FINAL, after, 2))
+    await asyncio.sleep(0)
+    assert (member.line.frames, member.line.closed) == (before, CLOSE_GOING_AWAY)
+    member.session.outbox.clear()
+    audience.leave(member.session)
+    member.stop()

@@ -60,8 +60,8 @@ class Bench:
     async def preview(self, picture: bytes) -> None:
         self.hub.on_preview(Message(job_preview("a"), picture))
 
-    def session(self, owner: str = "me") -> Session:
-        session = Session(Identity(owner), Outbox())
+    def session(self, owner: str = "me", *, admin: bool = False) -> Session:
+        session = Session(Identity(owner, admin=admin), Outbox())
         self.hub.join(session)
         return session
 
@@ -144,6 +144,18 @@ async def test_workers_are_asked_for_previews_once_a_watched_job_runs(bench) -> 
     assert list(bench.hub.watched()) == ["a"]
     bench.hub.leave(session)
     assert list(bench.hub.watched()) == []
+
+
+@pytest.mark.parametrize("end", [DONE, None], ids=["ended", "purged"])
+async def test_an_administrator_watches_anothers_job_until_it_is_over(bench, end) -> None:
+    bench.commit(RUNNING)
+    administrator = bench.session("root", admin=True)
+    administrator.watch("a", enabled=True)
+    await bench.preview(b"picture")
+    assert list(bench.hub.watched()) == ["a"]
+    bench.commit(end)
+    assert not administrator.watches("a")
+    assert waiting(administrator) == []
 
 
 async def test_what_changed_while_the_bus_was_away_is_told_after_the_next_snapshot(bench) -> None:

@@ -112,3 +112,4 @@ def test_one_socket_watches_a_bounded_number_of_jobs_by_name(session) -> None:
     with pytest.raises(ReverieError) as refused:
         session.watch("one more", enabled=True)
     assert refused.value.code is ErrorCode.RATE_LIMITED
+    session.watch("0", enabled=True)  # it is watched already

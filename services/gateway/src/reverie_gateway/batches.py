@@ -37,9 +37,9 @@ async def submit_all(drafts: Sequence[Job], *, jobs: Jobs, by: Identity, found_a
     for draft in drafts:
         try:
             submitted = await jobs.submit(draft)
-        except ReverieError as error:
+        except BaseException as error:  # a client that leaves now gets none of them either
             if not found_again:
-                if error.code is ErrorCode.SERVICE_UNAVAILABLE:
+                if not isinstance(error, ReverieError) or error.code is ErrorCode.SERVICE_UNAVAILABLE:
                     jobs.disown(draft)
                 await _cancel(mine, jobs=jobs, by=by)
             raise
@@ -51,5 +51,5 @@ async def submit_all(drafts: Sequence[Job], *, jobs: Jobs, by: Identity, found_a
 
 async def _cancel(job_ids: Sequence[str], *, jobs: Jobs, by: Identity) -> None:
     for job_id in job_ids:
-        with suppress(ReverieError):
+        with suppress(Exception):  # of the others each is tried; why it failed is told by the first error
             await jobs.cancel(job_id, by=by)

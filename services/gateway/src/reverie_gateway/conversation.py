@@ -76,6 +76,10 @@ class Conversation:
     async def _submit(self, request: JobSubmit) -> None:
         session = self._session
         draft = self._jobs.draft(request, owner=session.owner)
+        if request.previews:
+            session.require_watchable(
+                draft.id
+            )  # before there is a job: an ack and an error for one id are none
         session.hold(draft.id)
         try:
             submitted = await self._jobs.submit(draft)
@@ -122,7 +126,9 @@ class Conversation:
 
     async def _preview(self, request: JobPreview) -> None:
         job = (await self._jobs.find(request.job_id, by=self._session.identity)).job
-        enabled = request.enabled and not job.state.terminal
+        # The mirror may have heard of its end while the store was asked: nobody would end the watch then.
+        latest = self._jobs.mirrored(job.id) or job
+        enabled = request.enabled and not (job.state.terminal or latest.state.terminal)
         self._session.watch(job.id, enabled=enabled)
         self._session.answer(JobPreviewOk(id=request.id, job_id=job.id, enabled=enabled))
         self._hub.interest_changed()

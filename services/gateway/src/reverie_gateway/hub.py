@@ -226,6 +226,8 @@ class Hub:
             self._progress.pop(change.key, None)
         if job is None or job.state.terminal:
             self._viewers.pop(change.key, None)
+            for session in self._administrators:
+                session.forget(change.key)
         event = change_event(change)
         self._record(change, event)
         if job is None or event is None:

@@ -140,9 +140,13 @@ class Outbox:
 
     def close(self, code: CloseCode) -> None:
         """Take nothing more; what waits is still sent, then the client is closed with `code`."""
+        if self._closing is not None:
+            return
+        self._told = True
+        # First: a session that stands together with others takes the events of this turn along before it closes.
+        self.on_ready()
         if self._closing is None:
             self._closing = code
-            self.on_ready()
 
     def take(self) -> list[bytes]:
         """The next messages and latest frames, about `CHUNK_BYTES` of them; empty where none waits."""

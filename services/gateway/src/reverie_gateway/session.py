@@ -175,19 +175,27 @@ class Session:
         if not enabled:
             self._watched.pop(job_id, None)
             self.outbox.drop_preview(job_id)
-        elif len(self._watched) < MAX_WATCHED_JOBS:
-            self._watched[job_id] = None
         else:
+            self.require_watchable(job_id)
+            self._watched[job_id] = None
+
+    def require_watchable(self, job_id: str) -> None:
+        """`rate_limited` where `watch` would refuse one more job."""
+        if job_id not in self._watched and len(self._watched) >= MAX_WATCHED_JOBS:
             raise ReverieError(
                 ErrorCode.RATE_LIMITED,
                 f"one socket watches at most {MAX_WATCHED_JOBS} jobs; use hello with previews for all",
             )
 
+    def forget(self, job_id: str) -> None:
+        """A job has ended, also one whose events this session is not sent: it is watched no more."""
+        self._watched.pop(job_id, None)
+        self.outbox.drop_preview(job_id)
+
     def _end(self, job_id: str) -> None:
         """What has not been sent of a job's way to its end is no longer true."""
         self.outbox.drop_latest(job_id)
-        self.outbox.drop_preview(job_id)
-        self._watched.pop(job_id, None)
+        self.forget(job_id)
 
 
 def put_event(event: Event, outbox: Outbox) -> None:
