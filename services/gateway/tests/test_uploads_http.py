@@ -270,3 +270,29 @@ async def test_half_an_upload_leaves_no_file(gateway, monkeypatch, tmp_path):
         writer.close()
         while list(tmp_path.iterdir()):
             await asyncio.sleep(0.01)
+
+
+async def test_files_that_arrive_at_once_are_bounded_together(stage):
+    narrow = await stage.gateway(storage_settings={"upload_mb": 0.1})
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    head = (
+        b"POST /v1/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 110000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    half_sent = [await asyncio.open_connection("127.0.0.1", narrow.port) for _ in range(16)]
+    for _, writer in half_sent:
+        writer.write(head + part + bytes(104_000))
+        await writer.drain()
+    answer = await send(narrow, bytes(50_000))
+    while answer.status_code != 429:  # their bytes are still on their way
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_upload")
+        answer = await send(narrow, bytes(50_000))
+    assert answer.json()["code"] == "rate_limited"
+    assert int(answer.headers["retry-after"]) >= 1
+    for _, writer in half_sent:
+        writer.close()
+        await writer.wait_closed()
+    while answer.status_code == 429:
+        answer = await send(narrow, picture())
+    assert answer.status_code == 200
+    await narrow.leave()

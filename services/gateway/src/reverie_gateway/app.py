@@ -13,6 +13,7 @@ from litestar.types import Message, Scope
 
 from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.body import MAX_BODY_BYTES
+from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.gates import Gates
 from reverie_gateway.http_events import stream_events
 from reverie_gateway.http_generate import generate
@@ -57,7 +58,6 @@ from reverie_gateway.writer import Turn
 from reverie_protocol.errors import ReverieError
 from reverie_runtime.health import Health
 from reverie_runtime.metrics import Metrics
-from reverie_storage.settings import StorageSettings
 from reverie_storage.uploads import Uploads
 
 #: The type of a parameter in the path of a route, as in `{job_id:str}`.
@@ -67,6 +67,7 @@ _PARAMETER_TYPE = re.compile(r":\w+\}")
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What handlers may ask for, each by the name of its field."""
 
+    form_bytes: FormBytes
     gatekeeper: Gatekeeper
     gates: Gates
     gateway_settings: GatewaySettings
@@ -85,7 +86,6 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     sdapi_tasks: SdapiTasks
     status_board: StatusBoard
     storage_probe: StorageProbe
-    storage_settings: StorageSettings
     switches: Switches
     texts: Texts
     thumbnails: Thumbnails

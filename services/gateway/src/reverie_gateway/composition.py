@@ -16,6 +16,7 @@ from reverie_gateway.audit import AUDIT_LOG, Auditor
 from reverie_gateway.authentication import Authentication, Gatekeeper, verifier_of
 from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
+from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.gates import Gates
 from reverie_gateway.http_parser import http_parser
 from reverie_gateway.hub import Hub
@@ -144,6 +145,7 @@ async def serve(
         declare_checks(health, jobs_mirror, workers_mirror, storage_probe)
         app = build_app(
             Parts(
+                form_bytes=FormBytes(max_file_mb=settings.storage.upload_mb),
                 gatekeeper=gatekeeper,
                 gates=Gates(bus, controls_bucket, controls, auditor),
                 gateway_settings=settings.gateway,
@@ -170,7 +172,6 @@ async def serve(
                 sdapi_tasks=SdapiTasks(jobs_mirror, hub),
                 status_board=status_board,
                 storage_probe=storage_probe,
-                storage_settings=settings.storage,
                 switches=Switches(
                     jobs, waiters, workers_mirror, status_board, timeout_s=settings.gateway.generate_wait_s
                 ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -19,6 +19,7 @@ from multipart import (  # type: ignore[import-untyped]  # it has no type inform
     parse_options_header,
 )
 
+from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.identity import HttpRequest
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 
@@ -47,7 +48,7 @@ class Form(msgspec.Struct, frozen=True):
 async def received_form(
     request: HttpRequest,
     *,
-    max_file_bytes: int,
+    form_bytes: FormBytes,
     file_field: str = "file",
     more_files: Collection[str] = (),
     fields: Collection[str] = (),
@@ -56,21 +57,23 @@ async def received_form(
 
     So are other files, of the fields `more_files`.  Fields of other names are skipped; `[]` at the end of a name
     says that there may be several, and is no part of it.  `unsupported_media_type`, `payload_too_large`,
-    `invalid_upload` (empty or malformed), `invalid_field` (no file).
+    `invalid_upload` (empty or malformed), `invalid_field` (no file), `rate_limited` (too many at once).
     """
+    max_file_bytes = form_bytes.max_file_bytes
     parser = _parser(request)
     declared = request.headers.get("content-length", "")
     # What the file may not be beyond, the form around it included.
     limit = max_file_bytes * (1 + len(more_files)) + (1 + len(fields)) * MAX_FIELD_BYTES
     if declared.isdigit() and int(declared[:18]) > limit:
         raise _too_large(max_file_bytes)
-    with tempfile.TemporaryDirectory(prefix="reverie-upload-") as folder:
+    # Counted until the folder is gone.
+    with form_bytes.counted() as count, tempfile.TemporaryDirectory(prefix="reverie-upload-") as folder:
         with ExitStack() as stack:
             names = (file_field, *more_files)
             paths = {name: Path(folder) / str(number) for number, name in enumerate(names)}
             files = {name: stack.enter_context(path.open("wb")) for name, path in paths.items()}
             reader = _Reader(files, max_file_bytes, fields)
-            await _read(request, parser, reader)
+            await _read(request, parser, reader, count)
         if file_field not in reader.file_bytes:
             message = f"the form has no file in its field {file_field!r}"
             raise ReverieError(
@@ -145,9 +148,12 @@ class _Reader:
             raise ReverieError(ErrorCode.INVALID_UPLOAD, "a field of the form is not UTF-8") from None
 
 
-async def _read(request: HttpRequest, parser: PushMultipartParser, reader: _Reader) -> None:
+async def _read(
+    request: HttpRequest, parser: PushMultipartParser, reader: _Reader, count: Callable[[int], None]
+) -> None:
     try:
         async for chunk in request.stream():
+            count(len(chunk))
             for event in parser.parse(chunk) if chunk else ():
                 if isinstance(event, MultipartSegment):
                     reader.begin(event)

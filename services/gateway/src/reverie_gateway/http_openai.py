@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from reverie_gateway.body import read_json
 from reverie_gateway.dialect import conflict
+from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.forms import Form, received_form
 from reverie_gateway.identity import HttpRequest, owner_of
 from reverie_gateway.objects import available
@@ -20,7 +21,6 @@ from reverie_gateway.openai_request import FORM_FIELDS, params_of, read_edit, re
 from reverie_gateway.status import StatusBoard
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.openai_bodies import ModelCard, ModelCards
-from reverie_storage.settings import MIB, StorageSettings
 from reverie_storage.uploads import Uploads
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -47,11 +47,10 @@ class ImagesController(Controller):
         request: HttpRequest,
         image_desk: NamedDependency[ImageDesk],
         uploads: NamedDependency[Uploads],
-        storage_settings: NamedDependency[StorageSettings],
+        form_bytes: NamedDependency[FormBytes],
     ) -> Response[Any] | Stream:
         """A picture changed as a prompt says: all of it, or what is transparent in the mask."""
-        most = int(storage_settings.upload_mb * MIB)
-        return await _from_picture(request, image_desk, uploads, most, edit=True)
+        return await _from_picture(request, image_desk, uploads, form_bytes, edit=True)
 
     @post("/variations", status_code=200, request_max_body_size=None)
     async def vary_image(
@@ -59,20 +58,19 @@ class ImagesController(Controller):
         request: HttpRequest,
         image_desk: NamedDependency[ImageDesk],
         uploads: NamedDependency[Uploads],
-        storage_settings: NamedDependency[StorageSettings],
+        form_bytes: NamedDependency[FormBytes],
     ) -> Response[Any] | Stream:
         """Pictures like another one."""
-        most = int(storage_settings.upload_mb * MIB)
-        return await _from_picture(request, image_desk, uploads, most, edit=False)
+        return await _from_picture(request, image_desk, uploads, form_bytes, edit=False)
 
 
 async def _from_picture(
-    request: HttpRequest, desk: ImageDesk, uploads: Uploads, max_file_bytes: int, *, edit: bool
+    request: HttpRequest, desk: ImageDesk, uploads: Uploads, form_bytes: FormBytes, *, edit: bool
 ) -> Response[Any] | Stream:
     owner = owner_of(request)
     more = ("mask",) if edit else ()
     form_of_request = received_form(
-        request, max_file_bytes=max_file_bytes, file_field="image", more_files=more, fields=FORM_FIELDS
+        request, form_bytes=form_bytes, file_field="image", more_files=more, fields=FORM_FIELDS
     )
     async with form_of_request as form, available():
         _require_understood(form)

@@ -11,6 +11,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from msgspec.structs import replace
 
+from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.forms import received_form
 from reverie_gateway.idempotency import idempotency_key_of
 from reverie_gateway.identity import HttpRequest, owner_of
@@ -24,7 +25,6 @@ from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import Job, JobState, SuperResolutionParams
 from reverie_protocol.validation import validate
-from reverie_storage.settings import MIB, StorageSettings
 from reverie_storage.uploads import Uploads
 
 _FIELDS = ("magnitude", "out_format", "quality")
@@ -42,14 +42,13 @@ async def superres(
     objects: NamedDependency[Objects],
     uploads: NamedDependency[Uploads],
     gateway_settings: NamedDependency[GatewaySettings],
-    storage_settings: NamedDependency[StorageSettings],
+    form_bytes: NamedDependency[FormBytes],
 ) -> Response[Any]:
     """Enlarge a picture; the job goes on if the wait runs out or the client leaves."""
     owner = owner_of(request)
     # Before the picture is read: there may be nobody who could enlarge it.
     jobs.draft(JobSubmit(params=SuperResolutionParams(_NOT_YET)), owner=owner, must_run_now=True)
-    max_file_bytes = int(storage_settings.upload_mb * MIB)
-    async with received_form(request, max_file_bytes=max_file_bytes, fields=_FIELDS) as form, available():
+    async with received_form(request, form_bytes=form_bytes, fields=_FIELDS) as form, available():
         given = read_fields(form.fields)
         upload = await uploads.keep(form.file, owner=owner)
     with _as_400():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from litestar import Response, post
 from litestar.di import NamedDependency
 
+from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.forms import received_form
 from reverie_gateway.identity import HttpRequest, owner_of
 from reverie_gateway.objects import available
 from reverie_protocol.http_bodies import UploadAccepted
-from reverie_storage.settings import MIB, StorageSettings
 from reverie_storage.uploads import Uploads
 
 
@@ -17,11 +17,10 @@ from reverie_storage.uploads import Uploads
 async def upload(
     request: HttpRequest,
     uploads: NamedDependency[Uploads],
-    storage_settings: NamedDependency[StorageSettings],
+    form_bytes: NamedDependency[FormBytes],
 ) -> Response[UploadAccepted]:
     """Take a picture; its reference is its owner's for 300 seconds."""
     owner = owner_of(request)
-    max_file_bytes = int(storage_settings.upload_mb * MIB)
-    async with received_form(request, max_file_bytes=max_file_bytes) as form, available():
+    async with received_form(request, form_bytes=form_bytes) as form, available():
         record = await uploads.keep(form.file, owner=owner)
     return Response(UploadAccepted(file_ref=record.reference), headers={"Cache-Control": "no-store"})
