@@ -182,3 +182,18 @@ async def test_speed_is_not_saved_up_for_a_later_silence():
     for second in range(200, 300):
         deadline.arrived(300, now=second)
     assert deadline.at == pytest.approx(307)
+
+
+async def test_a_socket_that_is_open_owes_nothing_however_long_it_is_silent(hasty):
+    loop, faults = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: faults.append(context["message"]))
+    try:
+        async with hasty.socket() as client:
+            await client.until("system:status")
+            watch = loop.create_future()
+            loop.call_later(2 * SILENCE_S, watch.set_result, None)  # what would cut it is due before that
+            await watch
+            await client.settle()
+    finally:
+        loop.set_exception_handler(None)
+    assert not faults

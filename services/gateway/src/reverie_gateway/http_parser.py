@@ -34,6 +34,7 @@ class HttpParser(H11Protocol):
     patience: Patience
     _deadline: Deadline | None = None
     _timer: asyncio.TimerHandle | None = None
+    _handed_over = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """A client has connected, and owes us a request."""
@@ -55,6 +56,7 @@ class HttpParser(H11Protocol):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """The handshake is here; from now on the connection is the WebSocket protocol's."""
         self._settle()
+        self._handed_over = True
         super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
@@ -73,9 +75,9 @@ class HttpParser(H11Protocol):
         self._hang_up(ErrorCode.INVALID_MESSAGE, "this is not a valid HTTP request")
 
     def _client_owes(self) -> bool:
-        """Whether a request has begun that is not complete."""
+        """Whether a request has begun that is not complete; a WebSocket's handshake is, whatever its parser says."""
         state = self.conn.their_state
-        if self.transport.is_closing():
+        if self._handed_over or self.transport.is_closing():
             return False
         return state is h11.SEND_BODY or (state is h11.IDLE and bool(self.conn.trailing_data[0]))
 
