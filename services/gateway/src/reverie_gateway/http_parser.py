@@ -75,7 +75,7 @@ class HttpParser(H11Protocol):
         self._hang_up(ErrorCode.INVALID_MESSAGE, "this is not a valid HTTP request")
 
     def _client_owes(self) -> bool:
-        """Whether a request has begun that is not complete; a WebSocket's handshake is, whatever its parser says."""
+        """Whether a request has begun that is not complete; the handshake of a WebSocket is."""
         state = self.conn.their_state
         if self._handed_over or self.transport.is_closing():
             return False
