@@ -10,15 +10,17 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
+from reverie_gateway import texts
 from reverie_gateway.settings import AuthSettings
 from reverie_gateway.sweeper import LEASE_KEY, LEASES, ROUND_S, Sweeper
 from reverie_gateway.tokens import issue
 from reverie_jobs.mirror import JobMirror, follow
 from reverie_jobs.store import JOBS
 from reverie_protocol.client_messages import MAX_STORED_TEXT_CHARS
+from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_runtime.bus.memory import MemoryBus, MemoryServer
 from reverie_storage.memory import MemoryStorage
-from reverie_storage.port import Name, Shelf
+from reverie_storage.port import TTL_S, Name, Shelf
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -174,6 +176,23 @@ async def test_with_tokens_a_name_is_each_owners_own(stage):
     assert (await gateway.http.get("/storage/same")).status_code == 401
     assert (await gateway.http.get("/storage/same", headers=bearer("eve"))).status_code == 404
     await gateway.leave()
+
+
+async def test_an_owner_keeps_texts_up_to_a_bound_and_may_always_replace_them(monkeypatch):
+    monkeypatch.setattr(texts, "MAX_OWNER_BYTES", 2 * texts.MIN_COUNTED_BYTES)
+    kept = texts.Texts(MemoryStorage())
+    for key in ("a", "b", "a", "b"):
+        await kept.put(key, "short", owner="me")
+    with pytest.raises(ReverieError) as refused:
+        await kept.put("c", "", owner="me")
+    assert refused.value.code is ErrorCode.RATE_LIMITED
+    await kept.put("c", "ü" * texts.MIN_COUNTED_BYTES, owner="they")
+    with pytest.raises(ReverieError):
+        await kept.put("d", "", owner="they")
+    kept = texts.Texts(MemoryStorage())
+    monkeypatch.setitem(TTL_S, Shelf.TEXT, -1.0)
+    for key in ("a", "b", "c", "d"):  # those that have expired count no more
+        await kept.put(key, "gone at once", owner="me")
 
 
 async def test_a_text_is_read_at_every_gateway(stage, gateway):

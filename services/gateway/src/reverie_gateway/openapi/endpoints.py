@@ -377,7 +377,7 @@ ENDPOINTS: Final = (
         parameters=(_NAME,),
         body="TextToStore",
         answers=(Answer(200, "it is kept", {"application/json": "TextStored"}),),
-        errors=(*_BODY, ErrorCode.STORAGE_UNAVAILABLE),
+        errors=(*_BODY, ErrorCode.RATE_LIMITED, ErrorCode.STORAGE_UNAVAILABLE),
     ),
     Endpoint(
         method="post",
