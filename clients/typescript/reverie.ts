@@ -1307,7 +1307,7 @@ export interface ModeInfo {
 export interface ResidentModel {
   model: string;
   modes?: readonly string[];
-  /** its weights, LoRAs included; 0..; default 0.0 */
+  /** its weights; 0..; default 0.0 */
   gb?: number;
   loras?: readonly string[];
 }

@@ -279,7 +279,7 @@ class ResidentModel(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
     model: str
     modes: tuple[str, ...] = ()
-    gb: Annotated[Gigabytes, Meta(description="its weights, LoRAs included")] = 0.0
+    gb: Annotated[Gigabytes, Meta(description="its weights")] = 0.0
     loras: tuple[str, ...] = ()
 
 

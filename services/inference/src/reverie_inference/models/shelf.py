@@ -41,6 +41,8 @@ class Shelf:
         rule: MemoryRule = MemoryRule(),  # frozen
     ) -> None:
         self.catalogue = catalogue
+        #: Another one after each change of what is in memory, or can be.
+        self.version = 0
         self._load = load
         self._rule = rule
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
@@ -100,14 +102,17 @@ class Shelf:
             # Memory may be there another time, and so may the hub.
             if error.code is not ErrorCode.OUT_OF_MEMORY and Path(mode.model).exists():
                 self._failures[mode.model] = error
+                self.version += 1
             raise
         self._models[mode.model] = model
+        self.version += 1
         log.info("model in memory", model=mode.shown, resident=len(self._models))
         return model
 
     def use(self, catalogue: Catalogue, *, busy: Collection[LoadedModel] = ()) -> None:
         """Go by another catalogue; models that no mode names any more leave, unless a job runs on them."""
         self.catalogue = catalogue
+        self.version += 1
         self._failures.clear()
         named = {mode.model for mode in catalogue.modes.values()}
         for reference in tuple(self._models):
@@ -151,6 +156,7 @@ class Shelf:
 
     def _drop(self, reference: str) -> None:
         device = self._models.pop(reference).device
+        self.version += 1
         log.info("model given up", model=Path(reference).name, resident=len(self._models))
         release_cached_memory(device)
 

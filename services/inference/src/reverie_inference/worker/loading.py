@@ -85,9 +85,18 @@ class EngineOffer:
         self._device = device_name(device)
         self._vram = partial(measure_vram, device)
         self._known: dict[str, ModelFacts] = {}
+        self._asked_of: tuple[int, str] | None = None
+        self._capabilities: Capabilities
 
     def capabilities(self) -> Capabilities:
-        """See `Offer.capabilities`."""
+        """See `Offer.capabilities`; asked before each job, so it costs nothing while nothing has changed."""
+        now = (self._engine.shelf.version, self._engine.mode)
+        if now != self._asked_of:
+            self._asked_of = now
+            self._capabilities = self._look()
+        return self._capabilities
+
+    def _look(self) -> Capabilities:
         engine, shelf = self._engine, self._engine.shelf
         for model in shelf.resident:
             if model.reference not in self._known:
