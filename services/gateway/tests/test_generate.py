@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
+
+from reverie_jobs.transitions import complete
+from reverie_protocol.jobs import JobMeta, Output
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -235,6 +239,21 @@ async def test_an_output_that_is_gone_is_an_error_and_not_an_empty_picture(gatew
     answer = await asked
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/json"
+
+
+async def test_an_output_of_known_size_that_is_gone_is_the_same_error(gateway, worker, prompt):
+    asked = asyncio.create_task(gateway.http.post("/generate", json={"prompt": prompt}))
+    held = await worker.claim((await worker.next_job()).id)
+    key = "0" * 64 + ".png"
+    output = Output(url=f"/storage/{key}", key=key, width=8, height=8, bytes=9)
+    await worker.store.apply(
+        held.job_id,
+        lambda job: complete(
+            job, held, outputs=(output,), meta=JobMeta(seed=1, backend="bench"), now=time.time()
+        ),
+    )
+    answer = await asked
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 async def test_a_full_queue_is_a_429_that_says_when_to_try_again(stage, worker, prompt):

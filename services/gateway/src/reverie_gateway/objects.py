@@ -51,7 +51,11 @@ class Objects:
         """An answer with these bytes; `storage_unavailable` if the first of them cannot be read."""
         chunks = self._storage.read(found.key, start=span.start, stop=span.stop)
         async with available():
-            first = await anext(chunks, b"")
+            try:
+                first = await anext(chunks, b"")
+            except StorageUnavailable:
+                await self.stat(found.key)  # whoever knows it from a record may ask for what is gone
+                raise
         self._uses.note(found)
         return Stream(
             _chain(first, chunks),
