@@ -69,7 +69,8 @@ async def test_a_cursor_that_cannot_be_served_is_answered_with_the_current_state
 ) -> None:
     async with gateway.socket() as first:
         job_id = await first.submit()
-    held = await worker.claim(job_id)
+        held = await worker.claim(job_id)
+        await first.until("job:state", jobId=job_id, state="running")  # the gateway knows it too
     cursor = {"an epoch of another bucket": {"cursor": 0, "epoch": "1999-01-01"}}.get(lost, {"cursor": 10**9})
     async with gateway.socket() as client:
         await client.send({"type": "resume", **cursor})
