@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from importlib.metadata import version
@@ -30,6 +28,7 @@ from reverie_protocol.subjects import JOB_WATCH, worker_ctl, worker_modes, worke
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
+from reverie_runtime.host import host_name
 from reverie_runtime.http_server import StartError
 from reverie_runtime.metrics import Metrics
 from reverie_storage.settings import limits_of, open_storage
@@ -127,11 +126,6 @@ async def serve(
         stack.push_async_callback(worker.drain, max(0.0, settings.drain.deadline_s - REQUEUE_S))
         await worker.settled.wait()
         yield worker
-
-
-def host_name() -> str:
-    """This host's name as part of a key."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-")[:64] or "host"
 
 
 async def _first_catalogue(modes: ModesFile) -> Catalogue:

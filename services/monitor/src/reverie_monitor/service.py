@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import socket
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +28,7 @@ from reverie_runtime.actors import acting
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
+from reverie_runtime.host import host_name
 from reverie_runtime.metrics import Metrics
 from reverie_storage.settings import open_storage
 
@@ -168,11 +167,6 @@ async def serve(
             await stack.enter_async_context(acting(turn, name=name, clock=clock))
         log.info("monitor watches", node=node, gpus=len(monitor.latest.node.gpus) if monitor.latest else 0)
         yield monitor
-
-
-def host_name() -> str:
-    """This host's name as part of a key."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-")[:64] or "host"
 
 
 def _nvml(recording: str) -> Nvml:

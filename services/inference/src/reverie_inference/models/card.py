@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from reverie_protocol.errors import ErrorCode, ReverieError
 
 Size = tuple[int, int]  # width, height in pixels
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -38,6 +41,11 @@ def read_card(place: Path) -> ModelCard:
             ErrorCode.MODEL_LOAD_FAILED,
             f"The model {place.name} cannot be loaded: its reverie.json is wrong: {error}.",
         ) from error
+
+
+def is_hub_id(reference: str) -> bool:
+    """Whether this is written as a Hugging Face id is: `owner/name`, and no file of weights."""
+    return _HUB_ID.fullmatch(reference) is not None and not reference.endswith(".safetensors")
 
 
 def mode_name(reference: str) -> str:

@@ -19,7 +19,7 @@ import structlog
 import torch
 
 from reverie_inference.models import single_file
-from reverie_inference.models.card import ModelCard, read_card
+from reverie_inference.models.card import ModelCard, is_hub_id, read_card
 from reverie_inference.models.clip_tokenizer import clip_tokenizer
 from reverie_inference.models.device import pick_device, pick_dtype
 from reverie_inference.models.folder import inspect_folder
@@ -35,7 +35,6 @@ from reverie_protocol.errors import ErrorCode, ReverieError
 
 log = structlog.get_logger(__name__)
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DEFAULT_STEPS = 25
 _DEFAULT_GUIDANCE = {"sd15": 7.5, "sdxl": 5.0}
 
@@ -94,7 +93,7 @@ def _load(
         return _load_file(place, dtype, config=config)
     if place.suffix in PICKLE_SUFFIXES:
         raise unsafe_checkpoint(place.name)
-    if _HUB_ID.fullmatch(name) and place.suffix != ".safetensors":
+    if is_hub_id(name):
         return _load_hub(name, dtype, hub)
     raise load_failed(place.name, "there is no such file or folder")
 

@@ -21,7 +21,6 @@ No torch here: gateways of the same host and the event loop read it too.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,13 +28,12 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from reverie_inference.models.card import mode_name
+from reverie_inference.models.card import is_hub_id, mode_name
 from reverie_protocol.jobs import Guidance, Steps
 from reverie_protocol.sizes import parse_size
 
 #: Largest file that is read as a catalogue, in bytes.
 MAX_BYTES = 1 << 20
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Strength = Annotated[float, Meta(ge=-10, le=10, description="weight of a LoRA; 1 is as it was trained")]
@@ -192,7 +190,7 @@ def _resolve(reference: str, root: Path) -> tuple[str, str]:
     place = root / Path(reference).expanduser()
     if place.exists():
         return str(place), ""
-    if _HUB_ID.fullmatch(reference) and not reference.endswith(".safetensors"):
+    if is_hub_id(reference):
         return reference, ""
     return str(place), f"the model {_shown(reference)} is not there"
 
