@@ -79,6 +79,10 @@ class Stage:
             messages.append(b"PUB %s %d\r\n%s\r\n" % (job_progress(job_id).encode(), len(data), data))
         self._publisher.send(b"".join(messages))
 
+    def publish(self, subject: str, data: bytes) -> None:
+        """One message on NATS, as another service would send it."""
+        self._publisher.send(b"PUB %s %d\r\n%s\r\n" % (subject.encode(), len(data), data))
+
     def change(self) -> None:
         """One durable change of a job's record: another lane for a running job."""
         lane = next(self._lanes)
