@@ -45,6 +45,9 @@ export const ERROR_CODES = {
   crash_loop: { status: 500, retryable: false },
   deadline_exceeded: { status: 504, retryable: false },
   workflow_failed: { status: 500, retryable: false },
+  workflow_not_found: { status: 400, retryable: false },
+  workflow_invalid: { status: 422, retryable: false },
+  comfy_unreachable: { status: 502, retryable: true },
 } as const;
 export type ErrorCode = keyof typeof ERROR_CODES;
 
@@ -166,14 +169,21 @@ export interface SuperResolutionParams {
   quality?: number;
 }
 
-/** A ComfyUI workflow by name with its parameters. */
+/**
+ * A ComfyUI workflow: one of the named ones with its parameters, or (by right) a graph in API format.
+ *
+ * `inputImage` is what the workflow's first image input takes.  `preview` chooses how ComfyUI makes previews, where
+ * its version can; left out, the bridge's setting decides.
+ */
 export interface ComfyParams {
   kind: "comfy";
   /** at most 200 characters */
-  workflowId: string;
+  workflowId?: string | null;
+  workflow?: { [key: string]: unknown } | null;
   params?: { [key: string]: unknown };
   /** the reference that an upload returned, or the key of a stored picture, with or without `fileRef:` before it */
   inputImage?: string | null;
+  preview?: "auto" | "latent2rgb" | "none" | "taesd" | null;
 }
 
 /** Priority lanes; a lower number goes first. */
@@ -471,7 +481,7 @@ export interface JobStateChanged {
 }
 
 /** What a running job is doing. */
-export type Phase = "loading" | "encoding" | "denoising" | "decoding" | "upscaling" | "storing";
+export type Phase = "loading" | "encoding" | "denoising" | "decoding" | "upscaling" | "waiting" | "executing" | "storing";
 
 /**
  * Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
@@ -497,7 +507,12 @@ export interface JobProgress {
   seq: number;
 }
 
-/** One stored result.  `url` is relative to the gateway; `partial` marks what a cancelled job left. */
+/**
+ * One stored result.  `url` is relative to the gateway; `partial` marks what an unfinished job left.
+ *
+ * Of a ComfyUI job also where it comes from: the node, the kind it names it (`images`, `gifs`, `audio`, `text`),
+ * and the file's name, folder and type there.
+ */
 export interface Output {
   url: string;
   key: string;
@@ -511,6 +526,48 @@ export interface Output {
   bytes?: number;
   /** default false */
   partial?: boolean;
+  node?: string;
+  kind?: string;
+  filename?: string;
+  subfolder?: string;
+  folderType?: string;
+}
+
+/** Where a node of a workflow is. */
+export type ComfyNodeState = "running" | "cached" | "finished" | "failed";
+
+/**
+ * One node of a workflow that was seen: its id, title and class, and how far it is.
+ *
+ * What node expansion makes is folded into the node that a person sees.
+ */
+export interface ComfyNode {
+  id: string;
+  title?: string;
+  classType?: string;
+  /** default "running" */
+  state?: ComfyNodeState;
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  progress?: number;
+  /** seconds; 0..; default 0.0 */
+  seconds?: number;
+}
+
+/**
+ * A job inside ComfyUI: on which instance, under which ids, and its nodes in the order they were seen.
+ *
+ * `current` are the ids of the nodes that run now, the latest first.
+ */
+export interface ComfyRun {
+  instance: string;
+  promptId?: string;
+  clientId?: string;
+  /** a count; 0..; default 0 */
+  nodesTotal?: number;
+  /** a count; 0..; default 0 */
+  nodesSeen?: number;
+  current?: readonly string[];
+  nodes?: readonly ComfyNode[];
 }
 
 /** What a finished job was really made with (`seed`, `backend`, `sr` are always there). */
@@ -538,6 +595,8 @@ export interface JobMeta {
   srFormat?: string;
   /** seconds; 0..; default 0.0 */
   runSeconds?: number;
+  workflow?: string;
+  comfy?: ComfyRun | null;
 }
 
 /** Rows 1, 2 and 5: the job's outputs are stored and its record is final. */
@@ -552,6 +611,17 @@ export interface JobComplete {
   jobSeq: number;
 }
 
+/** What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` its input where one is meant. */
+export interface ComfyNodeError {
+  node: string;
+  type: string;
+  message: string;
+  classType?: string;
+  title?: string;
+  field?: string;
+  details?: string;
+}
+
 /** Why a job did not complete; `code` is an ErrorCode, `message` one sentence for a person. */
 export interface JobError {
   /** an error code */
@@ -559,6 +629,7 @@ export interface JobError {
   message: string;
   /** default false */
   retryable: boolean;
+  nodeErrors: readonly ComfyNodeError[];
 }
 
 /** Row 5: the job ended without completing; `state` is `failed`, or `cancelled` with code `cancelled`. */
@@ -1333,6 +1404,10 @@ export interface Worker {
   /** the mode whose model is being loaded; empty if none is */
   loading: string;
   schedulers: readonly string[];
+  /** ComfyUI workflows that it can run */
+  workflows: readonly string[];
+  /** what its operator says of it */
+  tags: readonly string[];
   /** default false */
   superres: boolean;
   /** a count; 0..; default 1 */
@@ -1384,19 +1459,61 @@ export interface DreamSession {
   updatedAt: number;
 }
 
-/** Whether an instance can be given work; `unknown` until it was first reached. */
-export type ComfyStatus = "unknown" | "connected" | "reconnecting" | "disconnected" | "disabled";
+/**
+ * Whether an instance can be given work.
+ *
+ * `disconnected` was not reached since it was entered, `reconnecting` was and is being sought; `unhealthy` answers
+ * but does no work (its worker thread is dead, say); `disabled` is not to be used.
+ */
+export type ComfyStatus = "connected" | "disconnected" | "reconnecting" | "unhealthy" | "disabled";
 
-/** One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`. */
+/** A device of an instance, as ComfyUI reports it. */
+export interface ComfyDevice {
+  name: string;
+  type?: string;
+  /** GB; 0..; default 0.0 */
+  vramTotalGb?: number;
+  /** GB; 0..; default 0.0 */
+  vramFreeGb?: number;
+}
+
+/**
+ * One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`.
+ *
+ * Up to `origin` it says what is wanted (an administrator's word, or the settings'), the rest what is (the
+ * bridge's).  Queue lengths count all of its prompts, others' too.
+ */
 export interface ComfyInstance {
+  /** 1 to 32 of a-z, 0-9, `_` and `-` */
   name: string;
   /** http(s) URL of the instance */
   url: string;
+  /** default true */
+  enabled: boolean;
+  /** takes no more work, finishes what it has; default false */
+  draining: boolean;
+  tags: readonly string[];
+  /** prompts of ours inside it at once; 1..2; default 1 */
+  maxPrompts: number;
+  /** who entered it: `settings` or `admin`; default "settings" */
+  origin: string;
+  /** key of the bridge that serves it */
+  bridge: string;
   status: ComfyStatus;
+  /** stable code of why it is not connected; empty when it is */
+  reason: string;
+  /** the same as one sentence */
+  detail: string;
   version: string;
+  devices: readonly ComfyDevice[];
   /** seconds since the epoch, UTC */
   lastConnected: number | null;
-  lastError: string;
+  /** seconds since the epoch, UTC */
+  lastDisconnected: number | null;
+  /** a count; 0..; default 0 */
+  reconnectAttempts: number;
+  /** how often it was lost, by reason */
+  disconnects: { [key: string]: number };
   /** a count; 0..; default 0 */
   queuePending: number;
   /** a count; 0..; default 0 */
@@ -1417,7 +1534,8 @@ export interface ActiveMode {
  * Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
  *
  * `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
- * denoising steps, in a job of type `sr` the tiles of all its passes.
+ * denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that runs.
+ * `node` is that node's title (or class), `comfy` tells of all of them.
  */
 export interface Progress {
   jobId: string;
@@ -1433,6 +1551,7 @@ export interface Progress {
   /** seconds; 0..; default 0.0 */
   stepSeconds?: number;
   node?: string;
+  comfy?: ComfyRun | null;
 }
 
 /** What the picture after it shows: which job and step, its size in pixels and its media type. */
@@ -1523,6 +1642,13 @@ export interface DreamCandidateEvent {
   sessionId: string;
   owner: string;
   candidate: DreamCandidate;
+}
+
+/** Request on `comfy.check`: a job before it is taken, and whether its owner may send graphs of his own. */
+export interface ComfyCheck {
+  params: ComfyParams;
+  /** default false */
+  maySendGraphs: boolean;
 }
 
 /**
@@ -1668,4 +1794,5 @@ export type BusRecord =
   | QueueMirror
   | DreamStatusEvent
   | DreamCandidateEvent
+  | ComfyCheck
   | AuditEvent;

@@ -63,6 +63,10 @@ class ErrorCode(StrEnum):
     CRASH_LOOP = "crash_loop"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKFLOW_FAILED = "workflow_failed"
+    # ComfyUI.
+    WORKFLOW_NOT_FOUND = "workflow_not_found"
+    WORKFLOW_INVALID = "workflow_invalid"
+    COMFY_UNREACHABLE = "comfy_unreachable"
 
 
 class ErrorTraits(msgspec.Struct, frozen=True):
@@ -157,7 +161,16 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
         500, False, "Three workers were lost under this job; it is not tried again."
     ),
     ErrorCode.DEADLINE_EXCEEDED: ErrorTraits(504, False, "The job did not start or finish in its time."),
-    ErrorCode.WORKFLOW_FAILED: ErrorTraits(500, False, "ComfyUI refused or failed the workflow."),
+    ErrorCode.WORKFLOW_FAILED: ErrorTraits(500, False, "A node of the workflow failed in ComfyUI."),
+    ErrorCode.WORKFLOW_NOT_FOUND: ErrorTraits(
+        400, False, "There is no such workflow; the message names those there are."
+    ),
+    ErrorCode.WORKFLOW_INVALID: ErrorTraits(
+        422, False, "The workflow cannot run as asked; each node and field is named."
+    ),
+    ErrorCode.COMFY_UNREACHABLE: ErrorTraits(
+        502, True, "No ComfyUI instance that could do this can be reached now."
+    ),
 }
 
 

@@ -9,28 +9,61 @@ import msgspec
 from msgspec import Meta
 
 from reverie_protocol.jobs import Seconds
-from reverie_protocol.quantities import Count
+from reverie_protocol.quantities import Count, Gigabytes
 
 
 class ComfyStatus(StrEnum):
-    """Whether an instance can be given work; `unknown` until it was first reached."""
+    """Whether an instance can be given work.
 
-    UNKNOWN = "unknown"
+    `disconnected` was not reached since it was entered, `reconnecting` was and is being sought; `unhealthy` answers
+    but does no work (its worker thread is dead, say); `disabled` is not to be used.
+    """
+
     CONNECTED = "connected"
-    RECONNECTING = "reconnecting"
     DISCONNECTED = "disconnected"
+    RECONNECTING = "reconnecting"
+    UNHEALTHY = "unhealthy"
     DISABLED = "disabled"
 
 
-class ComfyInstance(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`."""
+class ComfyDevice(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A device of an instance, as ComfyUI reports it."""
 
     name: str
+    type: str = ""
+    vram_total_gb: Gigabytes = 0.0
+    vram_free_gb: Gigabytes = 0.0
+
+
+InstanceName = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$", description="1 to 32 of a-z, 0-9, `_` and `-`")
+]
+
+
+class ComfyInstance(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`.
+
+    Up to `origin` it says what is wanted (an administrator's word, or the settings'), the rest what is (the
+    bridge's).  Queue lengths count all of its prompts, others' too.
+    """
+
+    name: InstanceName
     url: Annotated[str, Meta(description="http(s) URL of the instance")]
+    enabled: bool = True
+    draining: Annotated[bool, Meta(description="takes no more work, finishes what it has")] = False
+    tags: tuple[str, ...] = ()
+    max_prompts: Annotated[int, Meta(ge=1, le=2, description="prompts of ours inside it at once")] = 1
+    origin: Annotated[str, Meta(description="who entered it: `settings` or `admin`")] = "settings"
+    bridge: Annotated[str, Meta(description="key of the bridge that serves it")] = ""
     status: ComfyStatus
+    reason: Annotated[str, Meta(description="stable code of why it is not connected; empty when it is")] = ""
+    detail: Annotated[str, Meta(description="the same as one sentence")] = ""
     version: str = ""
+    devices: tuple[ComfyDevice, ...] = ()
     last_connected: Seconds | None = None
-    last_error: str = ""
+    last_disconnected: Seconds | None = None
+    reconnect_attempts: Count = 0
+    disconnects: Annotated[dict[str, int], Meta(description="how often it was lost, by reason")] = {}
     queue_pending: Count = 0
     queue_running: Count = 0
     updated_at: Seconds

@@ -67,6 +67,8 @@ def _read_parameters(walk: Walk, data: Mapping[str, object], loc: Loc) -> Submit
     params = parameters(**arguments)  # type: ignore[arg-type]  # by field
     if isinstance(params, GenerateParams):
         _note_conflicts(walk, params, sources)
+    if isinstance(params, ComfyParams):
+        _note_workflow(walk, params, sources[-1])
     return params
 
 
@@ -78,13 +80,23 @@ def _note_conflicts(walk: Walk, params: GenerateParams, sources: list[Source]) -
         walk.errors.add(places[0], FieldErrorType.CONFLICT, message)
 
 
+def _note_workflow(walk: Walk, params: ComfyParams, source: Source) -> None:
+    """A ComfyUI job is either a named workflow or a graph."""
+    loc, _ = source
+    if params.workflowId is None and params.workflow is None:
+        walk.errors.add((*loc, "workflowId"), FieldErrorType.MISSING, "is required (or `workflow`, a graph)")
+    if params.workflowId is not None and params.workflow is not None:
+        walk.errors.add((*loc, "workflow"), FieldErrorType.CONFLICT, "does not go with workflowId")
+
+
 def _nested(
     walk: Walk, data: Mapping[str, object], fields: Mapping[str, inspect.Field], loc: Loc
 ) -> Source | None:
     """The object under `params` where it holds the job's parameters."""
     params, inside = data.get("params"), (*loc, "params")
     if "params" in fields:  # a ComfyUI job
-        wrapped = isinstance(params, dict) and "workflowId" not in data and "workflowId" in params
+        given = {"workflowId", "workflow"}
+        wrapped = isinstance(params, dict) and given.isdisjoint(data) and not given.isdisjoint(params)
         return (inside, params) if wrapped and isinstance(params, dict) else None
     if "params" not in data:
         return None

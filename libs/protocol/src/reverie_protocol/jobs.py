@@ -137,11 +137,20 @@ class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="
 
 
 class ComfyParams(msgspec.Struct, frozen=True, tag_field="kind", tag="comfy"):
-    """A ComfyUI workflow by name with its parameters."""
+    """A ComfyUI workflow: one of the named ones with its parameters, or (by right) a graph in API format.
 
-    workflowId: Annotated[str, Meta(min_length=1, max_length=200)]
+    `inputImage` is what the workflow's first image input takes.  `preview` chooses how ComfyUI makes previews, where
+    its version can; left out, the bridge's setting decides.
+    """
+
+    workflowId: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    workflow: dict[str, object] | None = None
     params: dict[str, object] = {}
     inputImage: FileRef | None = None
+    preview: ComfyPreview | None = None
+
+
+ComfyPreview = Literal["auto", "latent2rgb", "taesd", "none"]
 
 
 class SwitchParams(msgspec.Struct, frozen=True, tag_field="kind", tag="switch"):
@@ -157,7 +166,11 @@ JobParams = SubmittedParams | SwitchParams
 
 
 class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One stored result.  `url` is relative to the gateway; `partial` marks what a cancelled job left."""
+    """One stored result.  `url` is relative to the gateway; `partial` marks what an unfinished job left.
+
+    Of a ComfyUI job also where it comes from: the node, the kind it names it (`images`, `gifs`, `audio`, `text`),
+    and the file's name, folder and type there.
+    """
 
     url: str
     key: str
@@ -166,6 +179,23 @@ class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     height: Pixels = 0
     bytes: Bytes = 0
     partial: bool = False
+    node: str = ""
+    kind: str = ""
+    filename: str = ""
+    subfolder: str = ""
+    folder_type: str = ""
+
+
+class ComfyNodeError(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` its input where one is meant."""
+
+    node: str
+    type: str
+    message: str
+    class_type: str = ""
+    title: str = ""
+    field: str = ""
+    details: str = ""
 
 
 class JobError(msgspec.Struct, frozen=True, rename="camel"):
@@ -174,6 +204,45 @@ class JobError(msgspec.Struct, frozen=True, rename="camel"):
     code: ErrorCodeText
     message: str
     retryable: bool = False
+    node_errors: tuple[ComfyNodeError, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ComfyNodeState(StrEnum):
+    """Where a node of a workflow is."""
+
+    RUNNING = "running"
+    CACHED = "cached"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class ComfyNode(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One node of a workflow that was seen: its id, title and class, and how far it is.
+
+    What node expansion makes is folded into the node that a person sees.
+    """
+
+    id: str
+    title: str = ""
+    class_type: str = ""
+    state: ComfyNodeState = ComfyNodeState.RUNNING
+    progress: Fraction = 0.0
+    seconds: Duration = 0.0
+
+
+class ComfyRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A job inside ComfyUI: on which instance, under which ids, and its nodes in the order they were seen.
+
+    `current` are the ids of the nodes that run now, the latest first.
+    """
+
+    instance: str
+    prompt_id: str = ""
+    client_id: str = ""
+    nodes_total: Count = 0
+    nodes_seen: Count = 0
+    current: tuple[str, ...] = ()
+    nodes: tuple[ComfyNode, ...] = ()
 
 
 class JobMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -195,6 +264,8 @@ class JobMeta(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     sr_scale_per_pass: Count = 0
     sr_format: str = ""
     run_seconds: Duration = 0.0
+    workflow: str = ""
+    comfy: ComfyRun | None = None
 
 
 class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -246,6 +317,8 @@ class Phase(StrEnum):
     DENOISING = "denoising"
     DECODING = "decoding"
     UPSCALING = "upscaling"
+    WAITING = "waiting"
+    EXECUTING = "executing"
     STORING = "storing"
 
 
@@ -253,7 +326,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
 
     `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
-    denoising steps, in a job of type `sr` the tiles of all its passes.
+    denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that runs.
+    `node` is that node's title (or class), `comfy` tells of all of them.
     """
 
     job_id: str
@@ -264,6 +338,7 @@ class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     progress: Fraction = 0.0
     step_seconds: Duration = 0.0
     node: str = ""
+    comfy: ComfyRun | None = None
 
 
 class ModeLora(msgspec.Struct, frozen=True, rename="camel"):
@@ -341,6 +416,8 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     default_mode: Annotated[str | None, Meta(description="the mode after a first start")] = None
     loading: Annotated[str, Meta(description="the mode whose model is being loaded; empty if none is")] = ""
     schedulers: tuple[str, ...] = ()
+    workflows: Annotated[tuple[str, ...], Meta(description="ComfyUI workflows that it can run")] = ()
+    tags: Annotated[tuple[str, ...], Meta(description="what its operator says of it")] = ()
     superres: bool = False
     slots: Count = 1
     running: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import msgspec
 
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.dreams import DreamCandidateEvent, DreamSession, DreamStatusEvent
+from reverie_protocol.comfy import ComfyCheck
 from reverie_protocol.instances import ActiveMode, AuditEvent, ComfyInstance, SystemAlert
 from reverie_protocol.jobs import Job, JobId, Progress, Worker
 from reverie_protocol.preview import PreviewHeader
@@ -45,6 +46,8 @@ DREAM_STATUS: Final = "dream.status"
 DREAM_STATUS_REPEAT_S: Final = 2.0
 DREAM_CANDIDATE: Final = "dream.candidate.*"
 COMFY_INSTANCE: Final = "comfy.instance.*"
+COMFY_CHECK: Final = "comfy.check"
+COMFY_WORKFLOWS: Final = "comfy.workflows"
 AUDIT: Final = "audit.>"
 
 
@@ -217,6 +220,22 @@ SUBJECTS: Final = (
     ),
     Subject(COMFY_INSTANCE, "name", ComfyInstance, "comfy-bridge", "state of a ComfyUI instance, on change"),
     Subject(
+        COMFY_CHECK,
+        "",
+        ComfyCheck,
+        "gateways, as a request",
+        "could this ComfyUI job run?  Answered with `ComfyVerdict`",
+        inbound=True,
+    ),
+    Subject(
+        COMFY_WORKFLOWS,
+        "",
+        None,
+        "gateways, as a request",
+        "which workflows are there?  Answered with `ComfyWorkflows`",
+        inbound=True,
+    ),
+    Subject(
         AUDIT,
         "action",
         AuditEvent,
@@ -252,6 +271,12 @@ BUCKETS: Final = (
         history=16,
     ),
     Bucket(DREAMS_BUCKET, "<sessionId>", DreamSession, "dreams", "one record per dream session"),
-    Bucket(COMFY_INSTANCES_BUCKET, "<name>", ComfyInstance, "comfy-bridge", "the ComfyUI instances"),
+    Bucket(
+        COMFY_INSTANCES_BUCKET,
+        "<name>",
+        ComfyInstance,
+        "comfy-bridge; gateways for an administrator: one compare-and-set per change",
+        "the ComfyUI instances",
+    ),
     Bucket(MODES_BUCKET, "<worker>", ActiveMode, "each worker its own", "the mode each was switched to"),
 )
