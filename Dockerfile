@@ -1,4 +1,4 @@
-# One image per service: `docker build --target gateway .`, `--target inference .` or `--target monitor .`
+# One image per service: `docker build --target gateway .`, `--target inference .`, `--target comfy-bridge .` or `--target monitor .`
 #
 # TORCH_INDEX is where PyTorch comes from beside PyPI. Without it that is PyPI's own build, for NVIDIA GPUs on
 # x86-64 Linux; PyTorch's site names its index of builds for the CPU alone, which make a far smaller image.
@@ -24,7 +24,12 @@ ARG TORCH_INDEX=
 RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
 COPY libs libs
 COPY services/inference services/inference
-RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/inference
+RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./libs/worker ./services/inference
+
+FROM build AS build-comfy-bridge
+COPY libs libs
+COPY services/comfy-bridge services/comfy-bridge
+RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./libs/worker ./services/comfy-bridge
 
 FROM build AS build-monitor
 COPY libs libs
@@ -51,6 +56,11 @@ COPY --from=build-inference /venv /venv
 COPY models/builtin /models/builtin
 EXPOSE 4201
 ENTRYPOINT ["python", "-m", "reverie_inference"]
+
+FROM run AS comfy-bridge
+COPY --from=build-comfy-bridge /venv /venv
+EXPOSE 4204
+ENTRYPOINT ["python", "-m", "reverie_comfy_bridge"]
 
 FROM run AS monitor
 COPY --from=build-monitor /venv /venv

@@ -1,0 +1,1 @@
+"""One ComfyUI server: its connections, its health, and what is known of it."""

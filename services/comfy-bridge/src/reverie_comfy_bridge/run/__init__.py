@@ -1,0 +1,1 @@
+"""One prompt inside ComfyUI: what comes in, and what it means; pure."""

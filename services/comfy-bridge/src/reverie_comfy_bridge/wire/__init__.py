@@ -1,0 +1,1 @@
+"""What ComfyUI sends, as typed values, in every version; pure."""

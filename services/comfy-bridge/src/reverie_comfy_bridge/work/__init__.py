@@ -1,0 +1,1 @@
+"""Jobs of the platform on instances: who gets which, one attempt of one job, its inputs and outputs."""
