@@ -219,7 +219,7 @@ export type JobSubmit =
   | (JobSubmitEnvelope & { jobType: "generate" } & { params: Omit<GenerateParams, "kind"> })
   | (JobSubmitEnvelope & { jobType: "sr" } & Omit<SuperResolutionParams, "kind">)
   | (JobSubmitEnvelope & { jobType: "sr" } & { params: Omit<SuperResolutionParams, "kind"> })
-  | (JobSubmitEnvelope & { jobType: "comfy" } & Omit<ComfyParams, "kind">);
+  | (JobSubmitEnvelope & { jobType: "comfy" } & Omit<ComfyParams, "kind"> & ({ workflowId: string; workflow?: null } | { workflow: object; workflowId?: null }));
 
 /** Row 6: stop a job, at once if it waits, at its next denoising step if it runs.  Idempotent. */
 export interface JobCancel {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from reverie_protocol.init_image import conflicts
-from reverie_protocol.jobs import GenerateParams
+from reverie_protocol.jobs import ComfyParams, GenerateParams
 from reverie_protocol.sizes import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_MULTIPLE_PX
 
 _TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -80,7 +80,16 @@ def _values(info: inspect.Type, schema: dict[str, object] | None = None) -> st.S
 
 
 def _consistent(value: object) -> object:
-    """The value without fields that need others which happen to be absent."""
+    """The value without fields that do not go together."""
     if isinstance(value, GenerateParams) and conflicts(value):
         return msgspec.structs.replace(value, maskImage=None, strength=None)
+    if isinstance(value, ComfyParams):
+        return _workflow_or_graph(value)
     return value
+
+
+def _workflow_or_graph(params: ComfyParams) -> ComfyParams:
+    """A ComfyUI job with just one of its two."""
+    if params.workflow is None and params.workflowId is None:
+        return msgspec.structs.replace(params, workflowId="w")
+    return params if params.workflow is None else msgspec.structs.replace(params, workflowId=None)

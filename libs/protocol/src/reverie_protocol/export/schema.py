@@ -29,6 +29,17 @@ from reverie_protocol.validation import names_of
 
 Schema = dict[str, Any]
 
+#: A ComfyUI job is a named workflow or a graph, never both; the other one may be null.
+_NAMED: Schema = {
+    "required": ["workflowId"],
+    "properties": {"workflowId": {"type": "string"}, "workflow": {"type": "null"}},
+}
+_GRAPH: Schema = {
+    "required": ["workflow"],
+    "properties": {"workflow": {"type": "object"}, "workflowId": {"type": "null"}},
+}
+_WORKFLOW_OR_GRAPH: Schema = {"oneOf": [_NAMED, _GRAPH]}
+
 
 def schema_document() -> Schema:
     """The whole schema: `#/$defs/ClientMessage`, `ServerMessage`, and each message and record by name."""
@@ -69,6 +80,7 @@ def components(prefix: str) -> dict[str, Schema]:
             continue
         for field in info.fields:
             _describe_field(schema, field, aliases=name in inputs)
+    schemas["ComfyParams"] |= _WORKFLOW_OR_GRAPH
     schemas["JobSubmit"] = _submission(schemas)
     return schemas
 
@@ -140,7 +152,6 @@ def _submission_of(job_type: str, envelope: Schema, params: Schema, comfy: bool)
     flat = {name: schema for name, schema in params["properties"].items() if name != "kind"}
     required = [name for name in params["required"] if name != "kind"]
     nested: Schema = {"type": "object", "properties": flat, "additionalProperties": False}
-    under_params = {"properties": {"params": nested}, "required": ["params"]}
     properties: Schema = {
         **{name: envelope[name] for name in ("type", "id")},
         "jobType": {"const": job_type},
@@ -155,16 +166,27 @@ def _submission_of(job_type: str, envelope: Schema, params: Schema, comfy: bool)
         "properties": properties,
         "required": ["type", "jobType"],
         "additionalProperties": False,
-        "allOf": [
-            {
-                "anyOf": [
-                    {"required": [name]},
-                    {
-                        **under_params,
-                        "properties": {"params": {**(nested if comfy else {}), "required": [name]}},
-                    },
-                ]
-            }
-            for name in required
-        ],
+        **(_flat_or_grouped_workflow(nested) if comfy else {"allOf": _flat_or_grouped(nested, required)}),
+    }
+
+
+def _flat_or_grouped(nested: Schema, required: list[str]) -> list[Schema]:
+    """Each required parameter stands beside `jobType` or under `params`."""
+    under_params = {"properties": {"params": nested}, "required": ["params"]}
+    return [
+        {"anyOf": [{"required": [name]}, {**under_params, "properties": {"params": {"required": [name]}}}]}
+        for name in required
+    ]
+
+
+def _flat_or_grouped_workflow(nested: Schema) -> Schema:
+    """`params` are the workflow's own where the workflow stands beside it, else they hold all of it."""
+    beside = {"anyOf": [{"required": ["workflowId"]}, {"required": ["workflow"]}]}
+    grouped = {**nested, **_WORKFLOW_OR_GRAPH}
+    return {
+        "oneOf": [
+            _NAMED,
+            _GRAPH,
+            {"not": beside, "properties": {"params": grouped}, "required": ["params"]},
+        ]
     }

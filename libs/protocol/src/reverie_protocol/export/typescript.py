@@ -23,6 +23,10 @@ _HEAD = """\
 // Types of everything on Reverie's WebSocket (`/v1/ws`), in its own HTTP bodies and on its NATS subjects.
 """
 
+_WORKFLOW_OR_GRAPH = (
+    " & ({ workflowId: string; workflow?: null } | { workflow: object; workflowId?: null })"
+)
+
 
 def typescript_module() -> str:
     """The text of `reverie.ts`."""
@@ -194,7 +198,7 @@ def _submission(info: inspect.StructType) -> str:
     shapes = []
     for job_type, params in PARAMETERS.items():
         envelope_of = f"JobSubmitEnvelope & {{ jobType: {json.dumps(job_type.value)} }}"
-        own = f'Omit<{params.__name__}, "kind">'
+        own = f'Omit<{params.__name__}, "kind">' + (_WORKFLOW_OR_GRAPH if params is ComfyParams else "")
         shapes.append(f"\n  | ({envelope_of} & {own})")
         if params is not ComfyParams:
             shapes.append(f"\n  | ({envelope_of} & {{ params: {own} }})")
