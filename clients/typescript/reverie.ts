@@ -953,8 +953,9 @@ export interface NodeStatus {
 /**
  * Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
  *
- * `loading` are the modes whose models workers are loading.  `nodes` are the machines that a monitor runs on; a
- * monitor's own message has the one that is its own.
+ * `loading` are the modes whose models workers are loading, `loadProgress` how much of each is in place, on the
+ * worker that has come least far.  `nodes` are the machines that a monitor runs on; a monitor's own message has
+ * the one that is its own.
  */
 export interface SystemStatus {
   type: "system:status";
@@ -963,6 +964,7 @@ export interface SystemStatus {
   storage: StorageHealth;
   queueState: QueueState;
   loading: readonly string[];
+  loadProgress: { [key: string]: number };
   /** a count; 0..; default 0 */
   workers: number;
   version: string;
@@ -986,6 +988,7 @@ export interface Backend {
   /** a count; 0..; default 0 */
   running: number;
   vram: Vram;
+  node: string;
 }
 
 /** Row 33: the workers there are, on change. */
@@ -1389,6 +1392,8 @@ export interface Worker {
   incarnation: string;
   service: string;
   state: WorkerState;
+  /** the machine, as its monitor calls it; empty where not told */
+  node: string;
   /** default "cpu" */
   device: string;
   backend: string;
@@ -1403,6 +1408,8 @@ export interface Worker {
   defaultMode: string | null;
   /** the mode whose model is being loaded; empty if none is */
   loading: string;
+  /** how much of it is in place; 0..1; default 0.0 */
+  loadProgress: number;
   schedulers: readonly string[];
   /** ComfyUI workflows that it can run */
   workflows: readonly string[];

@@ -106,6 +106,11 @@ def test_the_built_in_super_resolution_goes_with_every_model_that_brings_none(tm
     assert resolve(UpOptions(model=str(plain)), given).super_resolution == "/mine"
 
 
+def test_the_worker_is_where_the_monitor_is() -> None:
+    assert resolve(UpOptions(model="owner/name"), {}).node is None
+    assert resolve(UpOptions(model="owner/name"), {"REVERIE_MONITOR__NODE": "attic"}).node == "attic"
+
+
 def test_a_worker_has_one_name_per_data_directory_that_nats_accepts() -> None:
     one, two = worker_name(Path("/data/one")), worker_name(Path("/data/two"))
     assert one == worker_name(Path("/data/one")) != two

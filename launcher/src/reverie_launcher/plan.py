@@ -55,6 +55,7 @@ class Plan(NamedTuple):
     model: str
     super_resolution: str | None
     worker: str
+    node: str | None
     storage: str | None
     log_format: str | None
     drain_s: float
@@ -85,6 +86,7 @@ def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
         model=model,
         super_resolution=given("inference", "super_resolution") or find_super_resolution(model, environment),
         worker=given("inference", "name") or worker_name(data),
+        node=given("inference", "node") or given("monitor", "node"),
         storage=given("storage", "path"),
         log_format=given("log", "format"),
         drain_s=_seconds(given("drain", "deadline_s")),

@@ -121,6 +121,7 @@ class Platform:
             "inference": {
                 **({"modes": plan.modes} if plan.modes else {"model": plan.model}),
                 "name": plan.worker,
+                **({"node": plan.node} if plan.node else {}),
                 **({"super_resolution": plan.super_resolution} if plan.super_resolution else {}),
             },
         }

@@ -150,5 +150,7 @@ async def test_a_model_that_is_being_loaded_shows_in_the_status(gateway: Any, wo
     async with gateway.socket() as client:
         await worker.beat(loading="ink", detail="loading ink")
         await client.until("system:status", loading=["ink"])
-        await worker.beat(loading="", detail="")
-        await client.until("system:status", loading=[])
+        await worker.beat(load_progress=0.4)
+        await client.until("system:status", loadProgress={"ink": 0.4})
+        await worker.beat(loading="", load_progress=0.0, detail="")
+        await client.until("system:status", loading=[], loadProgress={})

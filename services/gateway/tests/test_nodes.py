@@ -113,6 +113,20 @@ async def test_a_monitor_without_a_gpu_leaves_the_memory_to_the_workers(own):
     assert (await status_of(gateway))["vram"]["device"] == "Bench"
 
 
+async def test_a_machine_without_a_monitor_counts_by_what_its_worker_says(own, own_stage):
+    gateway, worker = own
+    await worker.beat(node="n1")
+    await worker.bus.publish(SYSTEM_STATUS, said("n1"))
+    assert (await polled(gateway, lambda status: status["nodes"]))["vram"]["device"] == "Tesla T4"
+    other = await own_stage.worker(name="other")
+    await other.beat(node="n2", vram=Vram(device="A100", total_gb=80.0, used_gb=8.0, available_gb=72.0))
+    status = await polled(gateway, lambda status: status["vram"]["total_gb"] > 15.0)
+    assert (status["vram"]["device"], status["vram"]["total_gb"]) == ("Tesla T4, A100", 95.0)
+    await worker.bus.publish(SYSTEM_STATUS, said("n2", Vram(device="A100", total_gb=80.0, used_gb=9.0)))
+    status = await polled(gateway, lambda status: len(status["nodes"]) == 2)
+    assert (status["vram"]["total_gb"], status["vram"]["used_gb"]) == (95.0, 10.39)
+
+
 async def test_a_monitor_that_talks_nonsense_changes_nothing(own):
     gateway, worker = own
     await worker.bus.publish(SYSTEM_STATUS, said())

@@ -101,6 +101,33 @@ def test_an_xl_single_file_makes_the_same_picture_as_its_folder(
     assert torch.allclose(*pictures, atol=1e-5)
 
 
+def test_what_is_in_place_of_a_folder_is_counted_by_the_bytes_of_its_parts(
+    model_folders: dict[str, Path],
+) -> None:
+    told: list[float] = []
+    load_pipeline(model_folders["sd15"], device="cpu", on_progress=told.append)
+    sizes = [
+        sum(file.stat().st_size for file in part.glob("*.safetensors"))
+        for part in model_folders["sd15"].iterdir()
+        if part.is_dir()
+    ]
+    reached = {round(share, 6) for share in told}
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1)
+    largest = max(sizes) / sum(sizes)
+    assert any(
+        after - before == pytest.approx(largest) for before, after in zip([0, *told], told, strict=False)
+    )
+    assert len(reached) > 2
+
+
+def test_what_is_in_place_of_a_single_file_is_counted_by_its_parts(single_file: Path) -> None:
+    told: list[float] = []
+    load_pipeline(single_file, device="cpu", on_progress=told.append)
+    assert told == [pytest.approx((number + 1) / len(told)) for number in range(len(told))]
+    assert len(told) > 3
+
+
 def test_the_configuration_read_off_a_full_size_file_is_that_of_stable_diffusion_1_5() -> None:
     configs = single_file_configs(full_size_sd15(), "sd15")
     unet = configs["unet"]

@@ -51,9 +51,13 @@ async def test_jobs_get_the_mode_they_name_and_else_the_one_that_was_switched_to
         first = await world.ended(await world.submit(num_inference_steps=None))
         assert (first.meta.mode, first.meta.steps) == ("small", 2)
         told, tell = [], worker.on_change
-        worker.on_change = lambda: (told.append(worker.standing.record().loading), tell())
+        worker.on_change = lambda: (told.append(worker.standing.outline), tell())
         named = await world.ended(await world.submit(mode="large", num_inference_steps=1))
-        assert "large" in told
+        loads = [record.load_progress for record in told if record.loading == "large"]
+        assert loads == sorted(loads)
+        assert loads[0] == 0.0
+        assert any(0 < progress < 1 for progress in loads)
+        assert told[-1].load_progress == 0.0
         assert (named.state, named.meta.mode) == (JobState.COMPLETED, "large")
         assert not worker.standing.record().loading
         assert (await world.ended(await world.submit())).meta.mode == "small"

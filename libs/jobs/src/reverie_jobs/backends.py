@@ -1,6 +1,8 @@
-"""Workers as clients see them: `system:backends`."""
+"""Workers as clients see them: `system:backends`, and what they load in `system:status`."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from reverie_protocol.jobs import Worker
 from reverie_protocol.server_messages import Backend
@@ -19,4 +21,14 @@ def backend_of(worker: Worker) -> Backend:
         slots=worker.slots,
         running=len(worker.running),
         vram=worker.vram,
+        node=worker.node,
     )
+
+
+def load_progress(workers: Iterable[Worker]) -> dict[str, float]:
+    """The modes that are being loaded, each with the least that any of its workers has in place (0 to 1)."""
+    progress: dict[str, float] = {}
+    for worker in workers:
+        if worker.loading:
+            progress[worker.loading] = min(worker.load_progress, progress.get(worker.loading, 1.0))
+    return dict(sorted(progress.items()))

@@ -406,6 +406,7 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     incarnation: str
     service: str
     state: WorkerState
+    node: Annotated[str, Meta(description="the machine, as its monitor calls it; empty where not told")] = ""
     device: str = "cpu"
     backend: str = ""
     job_types: tuple[JobType, ...] = ()
@@ -415,6 +416,7 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     mode: Annotated[str | None, Meta(description="that of jobs that name none")] = None
     default_mode: Annotated[str | None, Meta(description="the mode after a first start")] = None
     loading: Annotated[str, Meta(description="the mode whose model is being loaded; empty if none is")] = ""
+    load_progress: Annotated[Fraction, Meta(description="how much of it is in place")] = 0.0
     schedulers: tuple[str, ...] = ()
     workflows: Annotated[tuple[str, ...], Meta(description="ComfyUI workflows that it can run")] = ()
     tags: Annotated[tuple[str, ...], Meta(description="what its operator says of it")] = ()

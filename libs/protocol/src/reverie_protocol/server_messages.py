@@ -326,8 +326,9 @@ class QueueStateChanged(ServerMessage, frozen=True, kw_only=True, omit_defaults=
 class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="system:status"):
     """Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
 
-    `loading` are the modes whose models workers are loading.  `nodes` are the machines that a monitor runs on; a
-    monitor's own message has the one that is its own.
+    `loading` are the modes whose models workers are loading, `loadProgress` how much of each is in place, on the
+    worker that has come least far.  `nodes` are the machines that a monitor runs on; a monitor's own message has
+    the one that is its own.
     """
 
     mode: str | None
@@ -335,6 +336,7 @@ class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False
     storage: StorageHealth
     queue_state: QueueState
     loading: tuple[str, ...] = ()
+    load_progress: dict[str, Fraction] = {}
     workers: Count = 0
     version: str = ""
     nodes: tuple[NodeStatus, ...] = ()
@@ -353,6 +355,7 @@ class Backend(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     slots: Count = 1
     running: Count = 0
     vram: Vram = Vram()
+    node: str = ""
 
 
 class SystemBackends(ServerMessage, frozen=True, kw_only=True, omit_defaults=False, tag="system:backends"):

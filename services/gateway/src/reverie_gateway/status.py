@@ -15,7 +15,7 @@ from reverie_gateway.identity import Identity
 from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.storage_probe import StorageProbe
-from reverie_jobs.backends import backend_of
+from reverie_jobs.backends import backend_of, load_progress
 from reverie_jobs.mirror import Change, WorkerMirror
 from reverie_protocol.jobs import Vram, Worker, WorkerState
 from reverie_protocol.nodes import NodeStatus
@@ -90,14 +90,14 @@ class StatusBoard:
     def _platform(self) -> SystemStatus:
         """The status without the queue: the same for everybody."""
         workers, nodes = self._alive(), self._nodes.nodes
-        watched = [node.vram for node in nodes if node.vram.total_gb > 0]
+        progress = load_progress(self._beating())
         return SystemStatus(
             mode=next((worker.mode for worker in workers if worker.mode is not None), None),
-            # A monitor asks the driver; a worker knows its own part.
-            vram=total_vram(watched or [worker.vram for worker in workers]),
+            vram=total_vram(_accelerators(nodes, workers)),
             storage=self._storage.health,
             queue_state=_NO_QUEUE,
-            loading=tuple(sorted({worker.loading for worker in self._beating() if worker.loading})),
+            loading=tuple(progress),
+            load_progress=progress,
             workers=len(workers),
             version=self._version,
             nodes=nodes,
@@ -163,6 +163,18 @@ class StatusBoard:
 def _outline(platform: SystemStatus) -> SystemStatus:
     """What is worth a push: a node that comes or goes is, each of its figures is not."""
     return replace(platform, nodes=tuple(NodeStatus(node=node.node) for node in platform.nodes))
+
+
+def _accelerators(nodes: Sequence[NodeStatus], workers: Sequence[Worker]) -> list[Vram]:
+    """Each accelerator's memory once: a monitor asks the driver, a worker on a machine without one knows its own.
+
+    A worker that does not say where it is counts only where no monitor sees any.
+    """
+    watched = {node.node: node.vram for node in nodes if node.vram.total_gb > 0}
+    elsewhere = [
+        worker.vram for worker in workers if worker.node not in watched and (worker.node or not watched)
+    ]
+    return [*watched.values(), *elsewhere]
 
 
 def total_vram(parts: Sequence[Vram]) -> Vram:

@@ -14,7 +14,7 @@ from reverie_inference.modes.watch import MODES, ModeMemory, ModesFile
 from reverie_inference.settings import InferenceSettings, Settings
 from reverie_inference.worker.capabilities import Offer
 from reverie_inference.worker.delivery import Delivery
-from reverie_inference.worker.engine_thread import Engine, EngineThread, Loader, Report
+from reverie_inference.worker.engine_thread import Engine, EngineThread, Loader, LoadReached, Report
 from reverie_inference.worker.heartbeat import Heartbeat
 from reverie_inference.worker.inputs import Inputs
 from reverie_inference.worker.tally import Tally
@@ -82,15 +82,17 @@ async def serve(
             clock=clock,
             name=inference.name or host_name(),
             incarnation=secrets.token_hex(6),
+            node=inference.node or host_name(),
             tally=Tally((metrics or Metrics()).registry),
         )
         standing = worker.standing
         memory = ModeMemory(await bus.bucket(MODES), standing.outline.name, clock=clock)
         modes = ModesFile(inference, bus=bus, clock=clock)
         catalogue = await _first_catalogue(modes)
+        report = _on_loop(worker)
         engine = EngineThread(
-            load or _loader(inference, catalogue, await memory.recall()),
-            _on_loop(worker),
+            load or _loader(inference, catalogue, await memory.recall(), report),
+            report,
             unload_after_s=inference.idle_unload_s or None,
         )
         modes.use = engine.use
@@ -135,11 +137,15 @@ async def _first_catalogue(modes: ModesFile) -> Catalogue:
         raise StartError(f"inference.modes: {error}") from error
 
 
-def _loader(settings: InferenceSettings, catalogue: Catalogue, mode: str | None) -> Loader:
+def _loader(
+    settings: InferenceSettings, catalogue: Catalogue, mode: str | None, report: Callable[[Report], None]
+) -> Loader:
     def load() -> tuple[Engine, Offer]:
         from reverie_inference.worker.loading import load_engine
 
-        return load_engine(settings, catalogue, mode=mode)
+        return load_engine(
+            settings, catalogue, mode=mode, on_progress=lambda fraction: report(LoadReached(fraction))
+        )
 
     return load
 

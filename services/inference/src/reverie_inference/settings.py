@@ -28,6 +28,13 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             description="name of this worker, kept over restarts and no other worker's; empty is the host's name",
         ),
     ] = ""
+    node: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_-]{0,64}$",
+            description="name of this machine, the same as monitor.node there; empty is the host's name",
+        ),
+    ] = ""
     device: Annotated[
         str, Meta(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")
     ] = "auto"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 import structlog
 
-from reverie_jobs.backends import backend_of
+from reverie_jobs.backends import backend_of, load_progress
 from reverie_monitor.measuring import Round
 from reverie_monitor.steadiness import steadied, with_travellers
 from reverie_monitor.workers import WorkerRegistry
@@ -62,11 +62,14 @@ class Publisher:
     def status(self, found: Round) -> SystemStatus:
         """The platform as it is now."""
         ready = self._workers.ready()
+        progress = load_progress(self._workers.alive())
         return SystemStatus(
             mode=next((worker.mode for worker in ready if worker.mode is not None), None),
             vram=found.node.vram,
             storage=StorageHealth(ok=not found.storage_reason, provider=self._provider),
             queue_state=self._queue,
+            loading=tuple(progress),
+            load_progress=progress,
             workers=len(ready),
             version=self._version,
             nodes=(found.node,),

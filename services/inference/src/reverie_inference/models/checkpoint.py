@@ -10,6 +10,8 @@ import inspect
 import json
 import re
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from reverie_inference.models.card import ModelCard, is_hub_id, read_card
 from reverie_inference.models.clip_tokenizer import clip_tokenizer
 from reverie_inference.models.device import pick_device, pick_dtype
 from reverie_inference.models.folder import inspect_folder
+from reverie_inference.models.load_progress import counted_parts, untold
 from reverie_inference.models.loaded import Family, LoadedModel
 from reverie_inference.models.text_to_image import in_engine_shape, pipeline_family, pipeline_geometry
 from reverie_inference.models.weight_file import (
@@ -54,11 +57,14 @@ def load_pipeline(
     offline: bool = False,
     config: Path | None = None,
     revision: str | None = None,
+    on_progress: Callable[[float], None] = untold,
 ) -> LoadedModel:
     """Load a model for text to image.
 
     `config` is a diffusers folder that supplies what a single file lacks (configuration, tokenizer); `revision`
-    names a commit or tag of a Hugging Face id.  ReverieError `unsafe_checkpoint`, `unsupported_model`,
+    names a commit or tag of a Hugging Face id.  `on_progress` is told the part (0 to 1) that is in place: bytes of
+    weights, or parts where their sizes are not known; on an accelerator they count again when they have been moved
+    there.  ReverieError `unsafe_checkpoint`, `unsupported_model`,
     `model_load_failed` or `out_of_memory`.
     """
     silence_prompts()
@@ -66,7 +72,8 @@ def load_pipeline(
     on_device = pick_device(device)
     as_dtype = pick_dtype(dtype, on_device)
     try:
-        pipeline = _load(str(reference), place, as_dtype, config, Hub(offline, revision))
+        tell = on_progress if on_device.type == "cpu" else partial(_tell_built, on_progress)
+        pipeline = _load(str(reference), place, as_dtype, config, Hub(offline, revision), tell=tell)
         return _finish(pipeline, place, str(reference), on_device, as_dtype)
     except ReverieError:
         raise
@@ -79,22 +86,30 @@ def load_pipeline(
         raise load_failed(place.name, one_reason(error)) from error
 
 
+def _tell_built(tell: Callable[[float], None], fraction: float) -> None:
+    """What is built in the machine's memory has half of its way behind it: it still has to be moved."""
+    tell(fraction / 2)
+
+
 def _load(
     name: str,
     place: Path,
     dtype: torch.dtype,
     config: Path | None,
     hub: Hub,
+    *,
+    tell: Callable[[float], None],
 ) -> Any:
     """The pipeline behind a reference, by what the reference turns out to be."""
     if place.is_dir():
-        return _load_folder(place, dtype)
-    if place.is_file():
-        return _load_file(place, dtype, config=config)
-    if place.suffix in PICKLE_SUFFIXES:
+        return _load_folder(place, dtype, tell)
+    if place.suffix in PICKLE_SUFFIXES and not place.is_file():
         raise unsafe_checkpoint(place.name)
-    if is_hub_id(name):
-        return _load_hub(name, dtype, hub)
+    with counted_parts(tell, {}):
+        if place.is_file():
+            return _load_file(place, dtype, config=config)
+        if is_hub_id(name):
+            return _load_hub(name, dtype, hub)
     raise load_failed(place.name, "there is no such file or folder")
 
 
@@ -120,17 +135,18 @@ def silence_prompts() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+def _load_folder(folder: Path, dtype: torch.dtype, tell: Callable[[float], None]) -> Any:
     contents = inspect_folder(folder)
     absent = dict.fromkeys(contents.absent_components)
-    return diffusers.DiffusionPipeline.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        variant=contents.variant,
-        **absent,
-    )
+    with counted_parts(tell, contents.part_bytes):
+        return diffusers.DiffusionPipeline.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=contents.variant,
+            **absent,
+        )
 
 
 def _load_hub(name: str, dtype: torch.dtype, hub: Hub) -> Any:

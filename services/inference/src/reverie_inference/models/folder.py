@@ -17,10 +17,15 @@ _LIBRARIES = frozenset({"diffusers", "transformers"})
 
 
 class FolderContents(msgspec.Struct, frozen=True):
-    """Components that the pipeline goes without, and the weights' variant (`fp16`, say; None for the plain one)."""
+    """What is in a diffusers folder.
+
+    `absent_components` are those that the pipeline goes without; `variant` is that of the weights (`fp16`, say;
+    None for the plain one); `part_bytes` the size of each component's weights of that variant.
+    """
 
     absent_components: tuple[str, ...]
     variant: str | None
+    part_bytes: dict[str, int]
 
 
 def inspect_folder(folder: Path) -> FolderContents:
@@ -35,13 +40,13 @@ def inspect_folder(folder: Path) -> FolderContents:
     absent = [key for key, (library, _) in components.items() if library is None]
     if _SKIPPED in components and _SKIPPED not in absent:
         absent.append(_SKIPPED)
-    variants: set[str | None] = set()
-    for name in components:
-        if name not in absent:
-            variants |= _check_weights(folder, name)
+    weights = {name: _check_weights(folder, name) for name in components if name not in absent}
+    variants = {_variant(file) for files in weights.values() for file in files}
     # The plain weights are what every loader takes by itself.
     variant = None if None in variants or not variants else min(filter(None, variants))
-    return FolderContents(tuple(absent), variant)
+    return FolderContents(
+        tuple(absent), variant, {name: _bytes_of(files, variant) for name, files in weights.items()}
+    )
 
 
 def _read_index(folder: Path) -> dict[str, object]:
@@ -72,8 +77,8 @@ def _refuse_code(folder: Path, index: dict[str, object], components: dict[str, l
             )
 
 
-def _check_weights(folder: Path, component: str) -> set[str | None]:
-    """Variants of one component's weights; each file is sound."""
+def _check_weights(folder: Path, component: str) -> list[Path]:
+    """The files of one component's weights; each is sound."""
     place = folder / component
     if not place.is_dir():
         raise _wrong(folder, f"its part {component} is missing")
@@ -83,7 +88,13 @@ def _check_weights(folder: Path, component: str) -> set[str | None]:
         raise unsafe_checkpoint(f"{folder.name} ({component})")
     for file in safe:
         read_weight_file(file)
-    return {_variant(file) for file in safe}
+    return safe
+
+
+def _bytes_of(files: list[Path], variant: str | None) -> int:
+    """Size of a component's weights of this variant, or of those that it has."""
+    chosen = [file for file in files if _variant(file) == variant] or files
+    return sum(file.stat().st_size for file in chosen)
 
 
 def _variant(file: Path) -> str | None:

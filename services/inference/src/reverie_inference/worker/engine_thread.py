@@ -38,6 +38,13 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class LoadReached:
+    """So much of the model that is being loaded is in place, from 0 to 1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
 class LoadFailed:
     """The model cannot be loaded; every job fails with this error."""
 
@@ -59,7 +66,7 @@ class EngineLost:
     reason: str
 
 
-Report = Event | Loaded | LoadFailed | PreviewMade | EngineLost
+Report = Event | Loaded | LoadReached | LoadFailed | PreviewMade | EngineLost
 
 
 class Engine(Protocol):

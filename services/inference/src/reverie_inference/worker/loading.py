@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from reverie_inference.engine.schedulers import scheduler_names
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.device import pick_device
 from reverie_inference.models.image_to_image import takes_init_image, takes_mask_image
+from reverie_inference.models.load_progress import untold
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.shelf import MemoryRule, Shelf, weight_bytes
 from reverie_inference.modes.catalogue import Catalogue, Mode
@@ -33,10 +35,15 @@ log = structlog.get_logger(__name__)
 
 
 def load_engine(
-    settings: InferenceSettings, catalogue: Catalogue, *, mode: str | None = None
+    settings: InferenceSettings,
+    catalogue: Catalogue,
+    *,
+    mode: str | None = None,
+    on_progress: Callable[[float], None] = untold,
 ) -> tuple[StepEngine, EngineOffer]:
     """An engine with its first mode (`mode`, else the default one) and all pinned ones loaded.
 
+    `on_progress` is told the part that is in place: of all these together, later of each model that a job needs.
     The errors of `load_pipeline` for a single model; a mode of a file that cannot be loaded is said to be so.
     """
     quiet_libraries()
@@ -46,6 +53,8 @@ def load_engine(
     if settings.super_resolution:
         upscalers |= load_upscalers(Path(settings.super_resolution), device)
 
+    progress = on_progress
+
     def load(reference: str) -> LoadedModel:
         model = load_pipeline(
             reference,
@@ -54,6 +63,7 @@ def load_engine(
             offline=settings.offline,
             config=Path(settings.config) if settings.config else None,
             revision=settings.revision or None,
+            on_progress=progress,  # as it is when this is called
         )
         if model.device.type == "cuda":
             torch.cuda.set_device(model.device)  # where this thread records what it waits for
@@ -66,15 +76,23 @@ def load_engine(
     shelf = Shelf(catalogue, load, rule)
     first = mode if mode in catalogue.modes else catalogue.default_mode
     pinned = (entry.name for entry in catalogue.modes.values() if entry.pinned and entry.name != first)
-    for name in (first, *pinned):
+    names = (first, *pinned)
+    for index, name in enumerate(names):
+        progress = partial(_tell_share, on_progress, index, len(names))
         try:
             shelf.fetch(catalogue.modes[name], busy=shelf.resident)
         except ReverieError as error:
             if not settings.modes:
                 raise
             log.error("mode cannot be served", mode=name, reason=error.message)
+    progress = on_progress
     engine = StepEngine(shelf, mode=first, upscalers=upscalers, capacity=settings.slots)
     return engine, EngineOffer(engine, device)
+
+
+def _tell_share(tell: Callable[[float], None], index: int, count: int, fraction: float) -> None:
+    """Tell of one of several models as a part of all."""
+    tell((index + fraction) / count)
 
 
 class EngineOffer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import PurePath
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -17,6 +18,9 @@ from reverie_runtime.clock import Clock
 
 SERVICE = "inference"
 BACKEND = "diffusers"
+#: Least part of a model that is told: a load is told some fifty times at most, however many parts the model has.
+LOAD_STEP = 0.02
+_NOTHING_LOADED: Final[dict[str, Any]] = {"loading": "", "load_progress": 0.0}
 
 
 class Standing:
@@ -28,6 +32,7 @@ class Standing:
         *,
         name: str,
         incarnation: str,
+        node: str,
         clock: Clock,
         running: Callable[[], Collection[str]],
     ) -> None:
@@ -42,6 +47,7 @@ class Standing:
             name=name,
             incarnation=incarnation,
             service=SERVICE,
+            node=node,
             state=WorkerState.STARTING,
             device=settings.device,
             backend=BACKEND,
@@ -84,7 +90,7 @@ class Standing:
             superres=capabilities.superres,
             slots=min(self._record.slots, capabilities.slots),
             detail=self._record.detail if state is WorkerState.DRAINING else "",
-            loading="",
+            **_NOTHING_LOADED,
         )
 
     def broke(self, error: ReverieError) -> None:
@@ -101,7 +107,7 @@ class Standing:
             modes={self.model: ModeInfo(model=self.model)},
             superres=True,
             detail=error.message,
-            loading="",
+            **_NOTHING_LOADED,
         )
 
     def loads(self, job: Job) -> None:
@@ -110,13 +116,22 @@ class Standing:
         info = self._record.modes.get(mode or "")
         if info is not None and not info.loaded and self.state is WorkerState.READY:
             self._loads_for = job.id
-            self._record = replace(self._record, detail=f"loading {mode}", loading=mode or "")
+            self._record = replace(
+                self._record, detail=f"loading {mode}", loading=mode or "", load_progress=0.0
+            )
+
+    def load_reached(self, fraction: float) -> bool:
+        """So much of what is being loaded is in place; whether that is worth telling.  It never goes back."""
+        if not self._record.loading or fraction < self._record.load_progress + LOAD_STEP:
+            return False
+        self._record = replace(self._record, load_progress=round(min(fraction, 1.0), 3))
+        return True
 
     def loaded_for(self, job: Job) -> None:
         """A job has ended: what was to be loaded for it is there, or never will be."""
         if job.id == self._loads_for and self.state is WorkerState.READY:
             self._loads_for = ""
-            self._record = replace(self._record, detail="", loading="")
+            self._record = replace(self._record, detail="", **_NOTHING_LOADED)
 
     def drain(self) -> None:
         """No more work from now on."""

@@ -27,6 +27,7 @@ from reverie_inference.worker.engine_thread import (
     EngineThread,
     Loaded,
     LoadFailed,
+    LoadReached,
     PreviewMade,
     Report,
 )
@@ -86,6 +87,7 @@ class InferenceWorker:
         clock: Clock,
         name: str,
         incarnation: str,
+        node: str,
         tally: Tally,
     ) -> None:
         self._settings = settings
@@ -114,7 +116,12 @@ class InferenceWorker:
         #: Told why this process can do no more work, once its jobs are on their way back to the queue.
         self.on_lost: Callable[[str], None] = lambda reason: None
         self.standing = Standing(
-            settings, name=name, incarnation=incarnation, clock=clock, running=lambda: self._assignments
+            settings,
+            name=name,
+            incarnation=incarnation,
+            node=node,
+            clock=clock,
+            running=lambda: self._assignments,
         )
 
     @property
@@ -168,6 +175,9 @@ class InferenceWorker:
                 if not self.settled.is_set():
                     log.info("model loaded", mode=capabilities.mode, device=capabilities.device)
                 self._settle()
+            case LoadReached(fraction):
+                if self.standing.load_reached(fraction):
+                    self.on_change()
             case LoadFailed(error):
                 self.standing.broke(error)
                 log.error("model not loaded", code=error.code, reason=error.message)
@@ -182,11 +192,7 @@ class InferenceWorker:
                 self._wake.set()
                 if assignment is not None:
                     assignment.conclude(report)
-            case Started(run_id, phase, steps):
-                if run_id in self._runs:
-                    self._runs[run_id].progress.enter(phase, steps=steps or None)
-                    self._runs[run_id].changed.set()
-            case Stepped() | Tiled():
+            case Started() | Stepped() | Tiled():
                 self._on_step(report)
 
     async def on_watch(self, message: Message) -> None:
@@ -401,17 +407,21 @@ class InferenceWorker:
         else:
             assignment.conclude(Left(assignment.run_id, None, JobMeta(seed=0, backend=BACKEND)))
 
-    def _on_step(self, event: Stepped | Tiled) -> None:
+    def _on_step(self, event: Started | Stepped | Tiled) -> None:
+        if isinstance(event, Stepped):
+            self._tally.stepped(event.step_seconds)
         assignment = self._runs.get(event.job_id)
-        if isinstance(event, Tiled):
-            if assignment is not None:
-                assignment.progress.tile(event.tile, event.tiles, event.tile_seconds)
-                assignment.changed.set()
+        if assignment is None:
             return
-        self._tally.stepped(event.step_seconds)
-        if assignment is not None:
-            assignment.progress.step(event.step, event.steps, event.step_seconds)
-            assignment.changed.set()
+        match event:
+            case Started():
+                assignment.progress.enter(event.phase, steps=event.steps or None)
+            case Tiled():
+                assignment.progress.tile(event.tile, event.tiles, event.tile_seconds)
+            case Stepped():
+                assignment.progress.step(event.step, event.steps, event.step_seconds)
+        assignment.changed.set()
+        if isinstance(event, Stepped):
             self._previews.on_step(assignment, event, now=self._clock.monotonic())
 
 
