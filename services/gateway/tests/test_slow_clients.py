@@ -10,8 +10,6 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from reverie_gateway.patience import Deadline, Patience
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SILENCE_S = 0.6
@@ -168,20 +166,6 @@ async def test_a_socket_that_says_nothing_stays(hasty):
     async with hasty.socket() as client:
         await asyncio.sleep(2 * SILENCE_S)
         await client.settle()
-
-
-async def test_speed_is_not_saved_up_for_a_later_silence():
-    deadline = Deadline(Patience(silence_s=8, bytes_per_s=256), now=100)
-    assert deadline.at == 108
-    deadline.arrived(10_000_000, now=101)
-    assert deadline.at == 109
-    deadline.arrived(1, now=105)
-    assert deadline.at == pytest.approx(109, abs=0.01)
-    deadline.restart(now=200)
-    assert deadline.at == 208
-    for second in range(200, 300):
-        deadline.arrived(300, now=second)
-    assert deadline.at == pytest.approx(307)
 
 
 async def test_a_socket_that_is_open_owes_nothing_however_long_it_is_silent(hasty):

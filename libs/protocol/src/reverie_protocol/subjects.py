@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
+from reverie_protocol.comfy import ComfyCheck
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.dreams import DreamCandidateEvent, DreamSession, DreamStatusEvent
-from reverie_protocol.comfy import ComfyCheck
 from reverie_protocol.instances import ActiveMode, AuditEvent, ComfyInstance, SystemAlert
 from reverie_protocol.jobs import Job, JobId, Progress, Worker
 from reverie_protocol.preview import PreviewHeader

@@ -11,9 +11,14 @@ from typing import Any, Final
 
 import uvicorn
 
+from reverie_runtime.http_parser import ErrorJson, http_parser, plain_error
+from reverie_runtime.patience import Patience
+
 GRACE_S: Final = 3
 #: A peer that takes nothing of what is sent to it for this long is gone; uvicorn alone would wait for ever.
 PEER_TIMEOUT_MS: Final = 60_000
+#: What is borne of a slow client where nothing else is said; uvicorn alone would bear everything.
+PATIENCE: Final = Patience(silence_s=8.0, bytes_per_s=256.0)
 
 
 class StartError(Exception):
@@ -56,15 +61,27 @@ def listen(host: str, port: int, *, setting: str) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def serve_http(
-    app: Any, *, host: str, port: int, setting: str, **uvicorn_options: Any
+    app: Any,
+    *,
+    host: str,
+    port: int,
+    setting: str,
+    patience: Patience = PATIENCE,
+    error_json: ErrorJson = plain_error,
+    **uvicorn_options: Any,
 ) -> AsyncIterator[tuple[str, int]]:
-    """Serve during the block; yields host and port once requests are taken."""
+    """Serve during the block; yields host and port once requests are taken.
+
+    Who does not send his request in time is cut off; WebSockets are refused unless the options bring a protocol.
+    """
     listener = listen(host, port, setting=setting)
     address = listener.getsockname()
     options: dict[str, Any] = {
         "timeout_graceful_shutdown": GRACE_S,
         "lifespan": "off",
         "access_log": False,
+        "http": http_parser(patience, error_json),
+        "ws": "none",
     } | uvicorn_options
     server = _Server(uvicorn.Config(app, log_config=None, **options))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name=f"http {setting}")

@@ -18,7 +18,6 @@ from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.gates import Gates
-from reverie_gateway.http_parser import http_parser
 from reverie_gateway.hub import Hub
 from reverie_gateway.inputs import Inputs
 from reverie_gateway.jobs import Jobs
@@ -31,6 +30,7 @@ from reverie_gateway.origin import OriginRule
 from reverie_gateway.picture_bodies import PictureBodies
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.readiness import declare_checks
+from reverie_gateway.refusal import unread
 from reverie_gateway.retention import Janitor
 from reverie_gateway.sdapi_desk import SdapiDesk
 from reverie_gateway.sdapi_tasks import SdapiTasks
@@ -195,7 +195,8 @@ async def serve(
                 host=settings.gateway.host,
                 port=settings.gateway.port,
                 setting="gateway.port",
-                http=http_parser(settings.gateway.patience),
+                patience=settings.gateway.patience,
+                error_json=unread,
                 ws=Wire,
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,

@@ -10,7 +10,7 @@ from litestar.enums import ScopeType
 from litestar.types import Scope, Send
 
 from reverie_gateway.openai_errors import is_openai, openai_error
-from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, ReverieError
 from reverie_protocol.http_bodies import ErrorBody
 
 Headers = list[tuple[bytes, bytes]]
@@ -29,6 +29,13 @@ async def refuse(scope: Scope, send: Send, error: ReverieError, *, headers: Head
     )
     own = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     await answer(scope, send, error.status, [*own, *(headers or [])], body)
+
+
+def unread(status: int, detail: str) -> bytes:
+    """The body of an answer to what is no request, or did not come: there is none that could have an id."""
+    late = status == ERROR_TRAITS[ErrorCode.REQUEST_TIMEOUT].status
+    code = ErrorCode.REQUEST_TIMEOUT if late else ErrorCode.INVALID_MESSAGE
+    return msgspec.json.encode(ErrorBody(detail=detail, code=code, request_id=""))
 
 
 def unauthenticated(*, again: bool) -> tuple[ReverieError, Headers]:

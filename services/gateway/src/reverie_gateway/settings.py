@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from reverie_gateway.origin import is_loopback_name
-from reverie_gateway.patience import Patience
+from reverie_runtime.patience import Patience
 from reverie_runtime.settings import DrainSettings, LogSettings, NatsSettings
 from reverie_storage.settings import StorageSettings
 

@@ -23,9 +23,7 @@ _HEAD = """\
 // Types of everything on Reverie's WebSocket (`/v1/ws`), in its own HTTP bodies and on its NATS subjects.
 """
 
-_WORKFLOW_OR_GRAPH = (
-    " & ({ workflowId: string; workflow?: null } | { workflow: object; workflowId?: null })"
-)
+_WORKFLOW_OR_GRAPH = " & ({ workflowId: string; workflow?: null } | { workflow: object; workflowId?: null })"
 
 
 def typescript_module() -> str:

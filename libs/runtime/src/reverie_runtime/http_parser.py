@@ -16,22 +16,31 @@ import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from reverie_gateway.patience import Deadline, Patience
-from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
-from reverie_protocol.http_bodies import ErrorBody
+from reverie_runtime.patience import Deadline, Patience
 
 _REASONS: Final = {400: b"Bad Request", 408: b"Request Timeout"}
+BAD_REQUEST, REQUEST_TIMEOUT = _REASONS
+
+#: The JSON body of an answer to what is no request, from its status and a sentence.
+ErrorJson = Callable[[int, str], bytes]
 
 
-def http_parser(patience: Patience) -> type[HttpParser]:
+def plain_error(status: int, detail: str) -> bytes:
+    """The sentence alone."""
+    return msgspec.json.encode({"detail": detail})
+
+
+def http_parser(patience: Patience, error_json: ErrorJson = plain_error) -> type[HttpParser]:
     """The protocol class for uvicorn, which makes the objects itself, with this patience."""
-    return type("PatientHttpParser", (HttpParser,), {"patience": patience})
+    members = {"patience": patience, "error_json": staticmethod(error_json)}
+    return type("PatientHttpParser", (HttpParser,), members)
 
 
 class HttpParser(H11Protocol):
     """One connection."""
 
     patience: Patience
+    error_json: ErrorJson
     _deadline: Deadline | None = None
     _timer: asyncio.TimerHandle | None = None
     _handed_over = False
@@ -72,7 +81,7 @@ class HttpParser(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP and hang up; there is no request that could have an id."""
-        self._hang_up(ErrorCode.INVALID_MESSAGE, "this is not a valid HTTP request")
+        self._hang_up(BAD_REQUEST, "this is not a valid HTTP request")
 
     def _client_owes(self) -> bool:
         """Whether a request has begun that is not complete; the handshake of a WebSocket is."""
@@ -139,17 +148,16 @@ class HttpParser(H11Protocol):
             # To whoever reads the body, the client is gone; the answer is given here.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self._hang_up(ErrorCode.REQUEST_TIMEOUT, "the request did not come in time, or too slowly")
+        self._hang_up(REQUEST_TIMEOUT, "the request did not come in time, or too slowly")
 
-    def _hang_up(self, code: ErrorCode, detail: str) -> None:
-        body = msgspec.json.encode(ErrorBody(detail=detail, code=code, request_id=""))
+    def _hang_up(self, status: int, detail: str) -> None:
+        body = self.error_json(status, detail)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"connection", b"close"),
         ]
-        status = ERROR_TRAITS[code].status if code is ErrorCode.REQUEST_TIMEOUT else 400
         events: tuple[Any, ...] = (
             h11.Response(status_code=status, headers=headers, reason=_REASONS[status]),
             h11.Data(data=body),
