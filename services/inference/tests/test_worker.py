@@ -401,7 +401,7 @@ async def test_a_worker_that_comes_back_queues_what_its_former_self_left(world: 
 async def test_a_full_store_fails_the_job_retryably(
     world: Any, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reverie_inference.worker.delivery.STORAGE_PATIENCE_S", 0.0)
+    monkeypatch.setattr("reverie_worker.delivery.STORAGE_PATIENCE_S", 0.0)
     (world.folder / "storage").write_text("a file where the folder should be")
     async with world.worker(models["sd15"]):
         job = await world.ended(await world.submit())

@@ -13,9 +13,8 @@ from reverie_inference.modes.catalogue import Catalogue, CatalogueError
 from reverie_inference.modes.watch import MODES, ModeMemory, ModesFile
 from reverie_inference.settings import InferenceSettings, Settings
 from reverie_inference.worker.capabilities import Offer
-from reverie_inference.worker.delivery import Delivery
+from reverie_inference.worker.delivery import PictureDelivery
 from reverie_inference.worker.engine_thread import Engine, EngineThread, Loader, LoadReached, Report
-from reverie_inference.worker.heartbeat import Heartbeat
 from reverie_inference.worker.inputs import Inputs
 from reverie_inference.worker.tally import Tally
 from reverie_inference.worker.worker import InferenceWorker
@@ -32,6 +31,7 @@ from reverie_runtime.host import host_name
 from reverie_runtime.http_server import StartError
 from reverie_runtime.metrics import Metrics
 from reverie_storage.settings import limits_of, open_storage
+from reverie_worker.heartbeat import Heartbeat
 
 #: Part of the drain deadline that is kept for giving unfinished jobs back.
 REQUEUE_S = 2.0
@@ -63,7 +63,7 @@ async def serve(
         controls = ControlMirror()
         await stack.enter_async_context(follow(controls, await bus.bucket(CONTROLS)))
         storage = open_storage(settings.storage)
-        delivery = Delivery(
+        delivery = PictureDelivery(
             store,
             storage,
             clock=clock,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reverie_inference.engine.events import Stepped
-from reverie_inference.worker.assignment import Assignment
+from reverie_inference.worker.assignment import EngineAssignment
 from reverie_inference.worker.engine_thread import PreviewMade
-from reverie_inference.worker.watch_leases import WatchLeases
 from reverie_protocol.preview import PreviewHeader, encode_preview
+from reverie_worker.watch_leases import WatchLeases
 
 
 class Previews:
@@ -19,7 +19,7 @@ class Previews:
         self._interval_s = 1 / most_per_second
         self.leases = WatchLeases()
 
-    def on_step(self, assignment: Assignment, event: Stepped, *, now: float) -> None:
+    def on_step(self, assignment: EngineAssignment, event: Stepped, *, now: float) -> None:
         """A step is done; the last one needs no preview, the picture itself follows."""
         if event.step >= event.steps or assignment.preview_pending:
             return
@@ -29,7 +29,7 @@ class Previews:
             assignment.preview_asked_at = now
             assignment.preview_pending = self._request(assignment.run_id)
 
-    def on_made(self, assignment: Assignment, made: PreviewMade) -> None:
+    def on_made(self, assignment: EngineAssignment, made: PreviewMade) -> None:
         """A preview is there (or there is none to be had): the latest waits to be published."""
         assignment.preview_pending = False
         if made.preview is None:

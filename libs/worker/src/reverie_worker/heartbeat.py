@@ -10,11 +10,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from reverie_inference.worker.patience import wait_up_to
 from reverie_protocol.jobs import Worker
 from reverie_runtime.actors import acting
 from reverie_runtime.bus.port import Bucket, BusError
 from reverie_runtime.clock import Clock
+from reverie_worker.patience import wait_up_to
 
 BEAT_S: Final = 0.75
 

@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from reverie_inference.worker.assignment import Assignment
-from reverie_inference.worker.patience import wait_up_to
 from reverie_protocol.subjects import job_preview, job_progress
 from reverie_runtime.bus.port import Bus, BusError
 from reverie_runtime.clock import Clock
+from reverie_worker.assignment import Assignment
+from reverie_worker.patience import wait_up_to
 
 #: Least time between two progress messages of one job, and the longest, in seconds.
 MIN_INTERVAL_S: Final = 0.05
