@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import resource
@@ -10,13 +11,14 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from random import Random
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_storage.memory import MemoryStorage
-from reverie_storage.pictures import Limits, PictureRefused, Pictures, read_picture
+from reverie_storage.pictures import Limits, Picture, PictureRefused, Pictures, read_picture
 
 ORIENTATION = 0x0112
 LEFT, RIGHT = (250, 10, 10), (10, 10, 250)
@@ -197,6 +199,108 @@ async def test_every_kind_of_pixel_becomes_rgb_or_rgba(image: Image.Image, mode:
     assert len(picture.pixels) == 9 * 7 * len(mode)
     if pixel is not None:
         assert tuple(picture.pixels[: len(mode)]) == pixel
+
+
+def icc_profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A display's ICC profile of version 2 with these tags."""
+    tags = {b"desc": b"desc\0\0\0\0\0\0\0\x05test\0" + bytes(79), b"wtpt": xyz(0.9642, 1.0, 0.8249)} | tags
+    table, content = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        padded = value + bytes(-len(value) % 4)
+        table += name + struct.pack(">II", start + len(content), len(value))
+        content += padded
+    size = start + len(content)
+    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02400000, b"mntr", space, b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">iii", 63190, 65536, 54061)
+    return head + bytes(128 - len(head)) + table + content
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+
+def gamma(exponent: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(exponent * 256)) + bytes(2)
+
+
+def swapped() -> bytes:
+    """A profile whose red is what sRGB calls blue."""
+    curves = dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), gamma(2.2))
+    primaries = {
+        b"rXYZ": xyz(0.1431, 0.0606, 0.7141),
+        b"gXYZ": xyz(0.3851, 0.7169, 0.0971),
+        b"bXYZ": xyz(0.4361, 0.2225, 0.0139),
+    }
+    return icc_profile(b"RGB ", curves | primaries)
+
+
+async def seen(image: Image.Image, kind: str, **options: object) -> Picture:
+    storage = MemoryStorage()
+    content_type = f"image/{kind.lower()}"
+    key = await storage.put(encoded(image, kind, **options), content_type=content_type)
+    return await read_picture(storage, key)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+async def test_colours_are_those_that_the_profile_says(kind: str) -> None:
+    exact = (
+        {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    )
+    left = (await seen(halves(), kind, icc_profile=swapped(), **exact)).pixels[:3]
+    assert left[2] > 200 > 60 > left[0]
+
+
+async def test_alpha_stays_as_it_is_beside_colours_that_change() -> None:
+    image = halves("RGBA")
+    image.putalpha(77)
+    picture = await seen(image, "PNG", icc_profile=swapped())
+    assert picture.mode == "RGBA"
+    red, _, blue, alpha = picture.pixels[:4]
+    assert blue > 200 > 60 > red
+    assert alpha == 77
+    palette = await seen(halves("P"), "PNG", icc_profile=swapped())
+    assert palette.pixels[2] > 200 > 60 > palette.pixels[0]
+
+
+async def test_grey_is_seen_through_its_own_profile_and_through_one_for_colours() -> None:
+    grey = Image.new("L", (16, 16), 128)
+    linear = icc_profile(b"GRAY", {b"kTRC": gamma(1.0)})
+    assert abs((await seen(grey, "PNG", icc_profile=linear)).pixels[0] - 188) <= 1
+    assert abs((await seen(grey, "PNG", icc_profile=swapped())).pixels[0] - 128) <= 2
+
+
+async def test_srgb_changes_no_bit() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = noise()
+    assert (await seen(image, "PNG", icc_profile=profile)).pixels == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        b"no profile at all",
+        swapped()[:200],
+        swapped()[:128] + b"\xff" * 2000,
+        swapped().replace(b"curv\0\0\0\0\0\0\0\x01", b"curv\0\0\0\0\x7f\xff\xff\xff"),
+        icc_profile(b"CMYK", {}),
+        icc_profile(b"GRAY", {b"kTRC": gamma(1.0)}),
+    ],
+    ids=["text", "cut off", "no end of tags", "an endless curve", "of other pixels", "of grey ones"],
+)
+async def test_a_hostile_or_misplaced_profile_leaves_the_pixels_as_they_stand(profile: bytes) -> None:
+    assert (await seen(halves(), "PNG", icc_profile=profile)).pixels[:3] == bytes(LEFT)
+    assert (await seen(halves("CMYK"), "JPEG", icc_profile=profile)).mode == "RGB"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_damaged_profile_never_brings_us_down(seed: int) -> None:
+    random = Random(seed)
+    profile = bytearray(swapped())
+    for _ in range(20):
+        profile[random.randrange(len(profile))] = random.randrange(256)
+    with contextlib.suppress(PictureRefused):
+        assert (await seen(halves(), "PNG", icc_profile=bytes(profile))).width == 64
 
 
 async def test_a_transparent_palette_keeps_its_transparency() -> None:

@@ -8,6 +8,7 @@ nothing of Reverie, so that it starts fast and holds no secrets.  Arguments: one
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import mmap
 import re
@@ -24,6 +25,10 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8\xff"
 #: A JPEG marker that ends a run of coded data: neither stuffing nor a restart marker nor fill.
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+#: How Pillow holds the pixels that a colour profile is for, by the profile's colour space.
+PROFILED = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+#: Pixels of a picture, alpha aside, that are those of a profile: grey ones are equal parts of three colours.
+FITTING = {("RGB", "RGB"), ("L", "RGB"), ("L", "L"), ("CMYK", "CMYK")}
 #: Rows that are written at once, so that no second copy of the picture is made.
 STRIP_ROWS = 256
 
@@ -140,7 +145,10 @@ def decoded(image: Opened) -> None:
 
 
 def upright(image: Opened) -> Opened:
-    """The picture as it is meant to be seen: EXIF orientation applied, RGB, or RGBA if it has an alpha channel."""
+    """The picture as it is meant to be seen: EXIF orientation and colour profile applied.
+
+    RGB, or RGBA if it has an alpha channel.
+    """
     from PIL import ImageOps
 
     decoded(image)
@@ -153,7 +161,43 @@ def upright(image: Opened) -> Opened:
     if image.mode.startswith("I"):  # 16 bits of grey
         image = image.point(lambda value: value * (1 / 256)).convert("L")
     mode = "RGBA" if image.has_transparency_data else "RGB"
+    profile = image.info.get("icc_profile")
+    if profile:
+        if mode == "RGBA" or image.mode == "P":
+            image = image if image.mode == mode else image.convert(mode)
+        image = in_srgb(image, profile)
     return image if image.mode == mode else image.convert(mode)
+
+
+def in_srgb(image: Opened, profile: bytes) -> Opened:
+    """The picture in sRGB: what is said of its colours is applied.
+
+    A profile that is sRGB already, cannot be read, or is for other pixels than these changes nothing.
+    """
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = PROFILED.get(source.profile.xcolor_space.strip(), "")
+        plain = {"RGBA": "RGB", "LA": "L", "1": "L"}.get(image.mode, image.mode)
+        if ImageCms.getProfileDescription(source).startswith("sRGB") or (plain, space) not in FITTING:
+            return image
+        transform = ImageCms.buildTransform(
+            source, ImageCms.createProfile("sRGB"), space, "RGB", ImageCms.getDefaultIntent(source)
+        )
+    except MemoryError:
+        raise
+    except Exception:
+        return image
+    alpha = image.getchannel("A") if image.mode.endswith("A") else None
+    pixels = image if image.mode == space else image.convert(space)
+    del image  # two copies at most
+    seen = ImageCms.applyTransform(pixels, transform)
+    if seen is None:  # what it makes of a picture that it may change
+        seen = pixels
+    if alpha is not None:
+        seen.putalpha(alpha)
+    return seen
 
 
 def undecodable(kind: str | None) -> Refused:
