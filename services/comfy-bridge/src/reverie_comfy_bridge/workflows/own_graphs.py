@@ -43,8 +43,10 @@ class Rules(msgspec.Struct, frozen=True):
 
 def problems(graph: Mapping[str, object], rules: Rules) -> tuple[ComfyNodeError, ...]:
     """What keeps a client's graph from being taken at all, by node; at most `MAX_ERRORS`."""
-    if not graph or len(graph) > MAX_NODES:
-        return (ComfyNodeError("", "invalid_prompt", f"a graph has 1 to {MAX_NODES} nodes"),)
+    if not graph:
+        return (ComfyNodeError("", "prompt_no_outputs", "the graph has no nodes"),)
+    if len(graph) > MAX_NODES:
+        return (ComfyNodeError("", "invalid_prompt", f"a graph has at most {MAX_NODES} nodes"),)
     found: list[ComfyNodeError] = []
     for node_id, node in graph.items():
         found += _problems_of(node_id, node, rules)
