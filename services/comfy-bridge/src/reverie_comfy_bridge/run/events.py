@@ -111,9 +111,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The end, said once.
 
     `outputs` are those of the history entry, whatever the outcome (a failed prompt keeps what was done before).
-    `node_errors` say what failed, or (of a success) which outputs were never made.  `cached` is true if nothing
-    ran, so that all files are those of an earlier run.  `missing` are nodes whose pictures went over the socket
-    and were not all heard.
+    `node_errors` say what failed, or (of a success) which outputs were never made.  `cached` are
+    nodes that did not run: their files are those of an earlier run.  `missing` are nodes whose pictures went over
+    the socket and were not all heard.
     """
 
     outcome: Outcome
@@ -124,15 +124,15 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     run: ComfyRun
     fraction: float
     seconds: float | None = None
-    cached: bool = False
+    cached: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
 
 class RunAgain(msgspec.Struct, frozen=True):
-    """A file of the prompt's outputs is gone: run it again, with a changed input on `nodes` so that they work."""
+    """Outputs of the prompt are gone: run it again, with a changed input on `nodes` so that they work."""
 
     nodes: tuple[str, ...]
-    file: OutputFile | None = None
+    files: tuple[OutputFile, ...] = ()
 
 
 Event = Taken | Started | Progressed | PreviewShown | ImageSent | TextSent | LookNow | Ended | RunAgain
