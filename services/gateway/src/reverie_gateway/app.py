@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar
+from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import Message, Scope
@@ -127,6 +128,9 @@ def build_app(parts: Parts) -> Litestar:
             Exception: on_exception,
         },
         before_send=[name_every_method],
+        response_headers=[
+            ResponseHeader(name="Cache-Control", value="no-store")
+        ],  # where nothing else is said
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,

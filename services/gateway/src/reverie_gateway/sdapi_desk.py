@@ -52,7 +52,6 @@ from reverie_protocol.sizes import SUPERRES_SCALE
 from reverie_storage.uploads import UploadRecord, Uploads
 
 UPSCALER: Final = "Reverie"
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 _NOT_YET: Final = "not-yet"
 #: Passes of super-resolution by the factor that is asked for.
 _PASSES: Final = {float(SUPERRES_SCALE**passes): passes for passes in (1, 2, 3)}
@@ -135,7 +134,7 @@ class SdapiDesk:
         )
         found = await pictures_of(made, self._objects) if body.send_images else []
         pieces = filled(self._objects, msgspec.json.encode(answer), b"[]", found, before=b'"', after=b'"')
-        return Stream(pieces, media_type="application/json", headers=_NO_STORE)
+        return Stream(pieces, media_type="application/json")
 
     async def enlargement(self, request: HttpRequest, body: SingleEnlargement) -> SuperResolutionParams:
         """What an `extra-single-image` asks for, its picture stored as uploads are."""
@@ -164,7 +163,7 @@ class SdapiDesk:
         told = f"{job.meta.sr_model if job.meta else UPSCALER} x{SUPERRES_SCALE**params.magnitude}"
         document = msgspec.json.encode(EnlargementAnswer(html_info=told, image=""))
         pieces = filled(self._objects, document, b'""', [found], before=b"", after=b"")
-        return Stream(pieces, media_type="application/json", headers=_NO_STORE)
+        return Stream(pieces, media_type="application/json")
 
     def schedulers(self) -> list[str]:
         """Every scheduler that some worker has, in the workers' order."""
