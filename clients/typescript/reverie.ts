@@ -1417,6 +1417,8 @@ export interface Worker {
   tags: readonly string[];
   /** default false */
   superres: boolean;
+  /** what a pass multiplies a side by; 0..; default 2 */
+  superresScale: number;
   /** a count; 0..; default 1 */
   slots: number;
   running: readonly string[];

@@ -246,6 +246,13 @@ def test_legacy_generate_ignores_unknown_fields_at_every_level() -> None:
     assert parse_generate(body) == FULL_PARAMS
 
 
+def test_null_within_an_object_is_a_value() -> None:
+    with pytest.raises(ReverieError) as refused:
+        parse_generate({"prompt": "x", "style_lora": {"style": None, "level": None}})
+    (wrong,) = refused.value.fields
+    assert (wrong.loc[-2:], wrong.msg) == (("style_lora", "level"), "must be an integer, not null")
+
+
 def test_legacy_generate_takes_null_for_an_absent_field() -> None:
     body: dict[str, object] = {**dict.fromkeys(FULL), "prompt": "x"}
     assert parse_generate(body) == GenerateParams(prompt="x")

@@ -6,7 +6,7 @@ error is one sentence for a person; only the *code* is contract.  No exception t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -220,6 +220,12 @@ class ReverieError(Exception):
     def retryable(self) -> bool:
         """Whether the same request may succeed later."""
         return ERROR_TRAITS[self.code].retryable
+
+
+def mode_not_found(name: str, known: Iterable[str]) -> ReverieError:
+    """The error for a mode that nobody has; it names those that there are."""
+    there_is = ", ".join(sorted(known)) or "none"
+    return ReverieError(ErrorCode.MODE_NOT_FOUND, f"there is no mode {name!r}; there is {there_is}")
 
 
 class CloseCode(msgspec.Struct, frozen=True):

@@ -421,6 +421,7 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     workflows: Annotated[tuple[str, ...], Meta(description="ComfyUI workflows that it can run")] = ()
     tags: Annotated[tuple[str, ...], Meta(description="what its operator says of it")] = ()
     superres: bool = False
+    superres_scale: Annotated[Count, Meta(description="what a pass multiplies a side by")] = 2
     slots: Count = 1
     running: tuple[str, ...] = ()
     vram: Vram = Vram()

@@ -18,7 +18,6 @@ from reverie_gateway.status import StatusBoard
 from reverie_gateway.switching import Switches
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.sdapi_bodies import CheckpointCard, LoraCard, SamplerCard, UpscalerCard
-from reverie_protocol.sizes import SUPERRES_SCALE
 
 _SCHEDULES: Final = {"automatic": "Automatic", "karras": "Karras", "normal": "Normal"}
 _GB: Final = 1e9
@@ -63,9 +62,9 @@ class ListsController(Controller):
         self, status_board: NamedDependency[StatusBoard]
     ) -> Response[tuple[UpscalerCard, ...]]:
         """Super-resolution, where a worker has it."""
-        some = any(worker.superres for worker in status_board.serving())
-        cards = (UpscalerCard(name=UPSCALER, model_name=UPSCALER, scale=SUPERRES_SCALE),) if some else ()
-        return Response(cards)
+        scales = status_board.superres_scales
+        cards = [UpscalerCard(name=UPSCALER, model_name=UPSCALER, scale=min(scales))] if scales else []
+        return Response(tuple(cards))
 
     @get("/loras")
     async def list_loras(self, model_desk: NamedDependency[ModelDesk]) -> Response[tuple[LoraCard, ...]]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from reverie_gateway.objects import available
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import Job, JobParams, SuperResolutionParams
-from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged
+from reverie_protocol.sizes import enlarged
 from reverie_storage.uploads import UploadRecord, Uploads
 
 #: Parameters that name a stored picture, of whatever type of job.
@@ -23,17 +23,9 @@ def file_references(params: JobParams) -> dict[str, str]:
 
 
 def require_enlargeable(params: JobParams, picture: UploadRecord) -> None:
-    """Raise `invalid_field` where super-resolution of an uploaded picture would exceed what is made."""
-    if not isinstance(params, SuperResolutionParams):
-        return
-    width, height = enlarged((picture.width, picture.height), params.magnitude)
-    if max(width, height) > MAX_RESULT_SIDE_PX:
-        message = (
-            f"makes a picture of {width}x{height} pixels from {picture.width}x{picture.height}; "
-            f"at most {MAX_RESULT_SIDE_PX} a side are made"
-        )
-        fields = [FieldError(("magnitude",), message, "out_of_range")]
-        raise ReverieError(ErrorCode.INVALID_FIELD, f"magnitude: {message}", fields=fields)
+    """Raise what `enlarged` says of super-resolution of an uploaded picture."""
+    if isinstance(params, SuperResolutionParams):
+        enlarged((picture.width, picture.height), params.magnitude, field="magnitude")
 
 
 class Inputs:

@@ -73,6 +73,11 @@ class StatusBoard:
         return self._alive()
 
     @property
+    def superres_scales(self) -> set[int]:
+        """What a pass of super-resolution multiplies by, on the workers that have it and take jobs now."""
+        return {worker.superres_scale for worker in self._alive() if worker.superres}
+
+    @property
     def mode(self) -> str | None:
         """The mode of jobs that name none, as the first worker has it."""
         return self._platform().mode

@@ -172,8 +172,3 @@ async def consumer_create(link: Link, stream: str, config: dict[str, Any]) -> Co
 async def consumer_delete(link: Link, stream: str, name: str) -> None:
     """Delete a consumer."""
     await _call(link, f"CONSUMER.DELETE.{stream}.{name}", None, _Empty)
-
-
-async def stream_consumers(link: Link, stream: str) -> int:
-    """How many consumers a stream has."""
-    return (await stream_info(link, stream)).state.consumer_count

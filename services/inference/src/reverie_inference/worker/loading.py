@@ -14,6 +14,7 @@ import structlog
 import torch
 
 from reverie_inference.engine.engine import StepEngine
+from reverie_inference.engine.picture_plan import pass_scale
 from reverie_inference.engine.schedulers import scheduler_names
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.device import pick_device
@@ -28,6 +29,7 @@ from reverie_inference.upscalers.network import Upscaler
 from reverie_inference.worker.capabilities import Capabilities
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import ModeInfo, ModeLora, ResidentModel, Vram
+from reverie_protocol.sizes import SUPERRES_SCALE
 
 _GB = 1024**3
 
@@ -73,7 +75,7 @@ def load_engine(
         return model
 
     rule = MemoryRule(settings.resident_models, int(settings.memory_reserve_gb * _GB))
-    shelf = Shelf(catalogue, load, rule)
+    shelf = Shelf(catalogue, load, rule, device)
     first = mode if mode in catalogue.modes else catalogue.default_mode
     pinned = (entry.name for entry in catalogue.modes.values() if entry.pinned and entry.name != first)
     names = (first, *pinned)
@@ -136,6 +138,7 @@ class EngineOffer:
             device=self._device,
             schedulers=tuple(dict.fromkeys(schedulers)),
             superres=bool(engine.upscalers),
+            superres_scale=pass_scale(engine.upscalers) or SUPERRES_SCALE,
             slots=1 if self._known and all(f.alone for f in self._known.values()) else engine.capacity,
             vram=self._vram,
         )
