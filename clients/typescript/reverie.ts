@@ -25,6 +25,9 @@ export const ERROR_CODES = {
   job_finished: { status: 409, retryable: false },
   job_not_retryable: { status: 409, retryable: false },
   range_not_satisfiable: { status: 416, retryable: false },
+  already_dreaming: { status: 400, retryable: false },
+  session_not_found: { status: 404, retryable: false },
+  session_over: { status: 409, retryable: false },
   not_implemented: { status: 501, retryable: false },
   queue_full: { status: 429, retryable: true },
   rate_limited: { status: 429, retryable: true },
@@ -116,8 +119,18 @@ export interface StyleLora {
   level?: number;
 }
 
+/** A move of the starting noise towards that of another seed: 0 stays, 1 arrives. */
+export interface Variation {
+  /** seed of the noise; 0..4294967295 */
+  seed: number;
+  /** how far towards that seed's noise; 0..1 */
+  weight: number;
+}
+
 /**
  * A picture from text.  A field left at None takes the default of the mode that runs the job.
+ *
+ * `variations` move the starting noise of `seed` by spherical interpolation, one after the other.
  *
  * With `initImage` it starts from that picture, drawn at `size` or else at the picture's own size; with
  * `maskImage` beside it only what is white there is drawn anew.  `strength` is the part of the steps that is
@@ -154,6 +167,7 @@ export interface GenerateParams {
   maskImage?: string | null;
   /** how far from `initImage` the picture may go; 1 is all the way; ..1 */
   strength?: number | null;
+  variations?: readonly Variation[];
 }
 
 /** Super-resolution of an uploaded picture. */
@@ -274,13 +288,11 @@ export interface StoragePut {
   payload: string;
 }
 
-/** How a session walks from one candidate to the next. */
-export type DreamStrategy = "random" | "linear_walk" | "grid" | "evolutionary" | "temperature" | "cluster" | "slerp";
-
 /**
  * Row 7: begin a dream session; answered by `dream:started`.
  *
- * Parameters keep the names of `POST /dreams/start`; `duration` may also be called `duration_hours`.
+ * `duration` is in seconds, `duration_hours` in hours: at most one of them, an hour without.  The other parameters
+ * keep the names of `POST /dreams/start`.
  */
 export interface DreamStart {
   type: "dream:start";
@@ -288,8 +300,10 @@ export interface DreamStart {
   id?: string | number | null;
   /** text, in characters; at most 10000 characters */
   prompt: string;
-  /** hours; 0.001..24; default 1.0 */
-  duration?: number;
+  /** seconds; 3.6..86400 */
+  duration?: number | null;
+  /** hours; 0.001..24 */
+  duration_hours?: number | null;
   /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
   temperature?: number;
   /** least score that is kept; 0..1; default 0.7 */
@@ -298,12 +312,22 @@ export interface DreamStart {
   render_interval?: number;
   /** candidates kept; 10..1000; default 100 */
   top_k?: number;
-  /** default "random" */
-  strategy?: DreamStrategy;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one; default "random" */
+  strategy?: string;
   /** at most 200 characters */
   mode?: string | null;
   /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
   size?: string | null;
+  /** text, in characters; at most 10000 characters */
+  negative_prompt?: string | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidance_scale?: number | null;
+  /** denoising steps; 1..150 */
+  num_inference_steps?: number | null;
+  /** how much each scorer counts, by name */
+  weights?: { [key: string]: number } | null;
+  /** seed of the noise; 0..4294967295 */
+  seed?: number | null;
 }
 
 /** Row 8: end the session, or the only one there is; answered by `dream:stopped`. */
@@ -315,7 +339,11 @@ export interface DreamStop {
   sessionId?: string | null;
 }
 
-/** Row 10: the best candidates so far; answered by `dream:top:result`.  Filters go before the limit. */
+/**
+ * Row 10: the best candidates so far; answered by `dream:top:result`.
+ *
+ * Filters go before the offset and the limit.
+ */
 export interface DreamTop {
   type: "dream:top";
   /** at most 200 characters */
@@ -324,6 +352,8 @@ export interface DreamTop {
   sessionId?: string | null;
   /** candidates; 1..1000; default 50 */
   limit?: number;
+  /** candidates left out before; 0..1000000; default 0 */
+  offset?: number;
   /** least score that is kept; 0..1; default 0.0 */
   min_score?: number;
   /** default false */
@@ -339,9 +369,20 @@ export interface DreamRecent {
   sessionId?: string | null;
   /** candidates; 1..1000; default 20 */
   limit?: number;
+  /** candidates left out before; 0..1000000; default 0 */
+  offset?: number;
+  /** least score that is kept; 0..1; default 0.0 */
+  min_score?: number;
+  /** default false */
+  rendered_only?: boolean;
 }
 
-/** What may be steered while a session dreams; a field left at None stays as it is. */
+/**
+ * What may be steered while a session dreams; a field left at None stays as it is.
+ *
+ * `weights` replaces the weights of the scorers.  `more_like` and `less_like` name candidates whose likeness is
+ * wanted or not, in addition to those named before; `forget_likes` drops these first.
+ */
 export interface DreamGuidance {
   /** text, in characters; at most 10000 characters */
   prompt?: string | null;
@@ -353,11 +394,17 @@ export interface DreamGuidance {
   similarity_threshold?: number | null;
   /** candidates between two full renders; 1.. */
   render_interval?: number | null;
-  strategy?: DreamStrategy | null;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one */
+  strategy?: string | null;
   /** guidance scale; 1 is none; 0..20 */
   guidance_scale?: number | null;
   /** denoising steps; 1..150 */
   num_inference_steps?: number | null;
+  /** how much each scorer counts, by name */
+  weights?: { [key: string]: number } | null;
+  more_like?: readonly number[] | null;
+  less_like?: readonly number[] | null;
+  forget_likes?: boolean | null;
 }
 
 /** Row 13: steer a running session; what is left out stays as it is.  Answered by `dream:guide:ok`. */
@@ -685,7 +732,12 @@ export interface DreamStarted {
   sessionId: string;
 }
 
-/** How a session does, in the names of `GET /dreams/status` and `/dreams/stats`. */
+/**
+ * How a session does, in the names of `GET /dreams/status` and `/dreams/stats`.
+ *
+ * `dream_count` are the drafts that were begun; of these some were `pruned` half-way, `dropped` (they did not fit
+ * a guide any more, or failed), or `merged` with a near duplicate; `candidates` are kept now, `rendered` in full.
+ */
 export interface DreamStats {
   /** default false */
   is_dreaming: boolean;
@@ -701,6 +753,20 @@ export interface DreamStats {
   top_k: number;
   /** seconds; 0..; default 0.0 */
   elapsed_seconds: number;
+  /** a count; 0..; default 0 */
+  scored: number;
+  /** a count; 0..; default 0 */
+  pruned: number;
+  /** a count; 0..; default 0 */
+  dropped: number;
+  /** a count; 0..; default 0 */
+  merged: number;
+  /** a count; 0..; default 0 */
+  rendered: number;
+  /** a count; 0..; default 0 */
+  in_flight: number;
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  best_score: number;
 }
 
 /** Row 8: no more candidates are made; `stats` is the session's total. */
@@ -712,7 +778,11 @@ export interface DreamStopped {
   stats: DreamStats;
 }
 
-/** Where a session is in its life; `finished` ran its whole duration, `stopped` was told to. */
+/**
+ * Where a session is in its life; `finished` ran its whole duration, `stopped` was told to.
+ *
+ * `stopping` makes no more candidates and renders the rest of its best.
+ */
 export type DreamState = "dreaming" | "stopping" | "stopped" | "finished" | "failed";
 
 /** Rows 9 and 12: how the session does, about every 2 seconds while it dreams and once when it ends. */
@@ -724,7 +794,12 @@ export interface DreamStatus {
   stats: DreamStats;
 }
 
-/** One find: the seed and parameters that made it, how it scored and where its picture lies. */
+/**
+ * One find: the seed and parameters that made it, how it scored and where its picture lies.
+ *
+ * `parents` are the candidates it was made from and `mutation` says how; `scores` are those of each scorer,
+ * calibrated.  `url` is the full picture once it is `rendered`, before that the draft.
+ */
 export interface DreamCandidate {
   /** seed of the noise; 0..4294967295 */
   seed: number;
@@ -738,6 +813,14 @@ export interface DreamCandidate {
   url: string | null;
   thumbnailUrl: string | null;
   params: { [key: string]: unknown };
+  /** a count; 0..; default 0 */
+  id: number;
+  scores: { [key: string]: number };
+  parents: readonly number[];
+  mutation: string;
+  strategy: string;
+  /** the score, moved by what it is to be like; default 0.0 */
+  fitness: number;
 }
 
 /** Row 10: the best candidates, best first. */
@@ -747,6 +830,8 @@ export interface DreamTopResult {
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string | null;
   candidates: readonly DreamCandidate[];
+  /** a count; 0..; default 0 */
+  total?: number;
 }
 
 /** Row 11: the latest candidates, latest first. */
@@ -756,6 +841,8 @@ export interface DreamRecentResult {
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string | null;
   candidates: readonly DreamCandidate[];
+  /** a count; 0..; default 0 */
+  total?: number;
 }
 
 /** Row 13: the steering that is in force from the next candidate on. */
@@ -767,11 +854,13 @@ export interface DreamGuideOk {
   params: DreamGuidance;
 }
 
-/** Row 14: a promising candidate, as it is found. */
+/** Row 14: a promising candidate, as it is found; `candidateId` is what `dream:guide` calls it. */
 export interface DreamCandidateFound {
   type: "dream:candidate";
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string;
+  /** a count; 0..; default 0 */
+  candidateId?: number;
   /** seed of the noise; 0..4294967295 */
   seed: number;
   /** fraction from 0 to 1; 0..1 */
@@ -781,6 +870,13 @@ export interface DreamCandidateFound {
   prompt?: string;
   /** seconds since the epoch, UTC; default 0.0 */
   timestamp?: number;
+  /** default false */
+  rendered?: boolean;
+  scores?: { [key: string]: number };
+  parents?: readonly number[];
+  mutation?: string;
+  strategy?: string;
+  params?: { [key: string]: unknown };
 }
 
 /** Row 22: the text is stored under `key`; `url` is relative to the gateway. */
@@ -1289,8 +1385,11 @@ export interface QueueControlPatch {
  * `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
  * write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
  * runs it, `attempt` counts claims.  `lost_workers` are the keys of the workers that were lost while they ran it
- * and were not heard of since, `crashes` how many they are.  `cancel` asks a running job to stop.
+ * and were not heard of since, `crashes` how many they are.  `losses` counts how often the server that a worker
+ * works with (a ComfyUI) ended under it.  `cancel` asks a running job to stop.
  * Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
+ * `session` names the dream session whose draft it is: nobody is told of such jobs, and they are forgotten as soon
+ * as they were looked at.
  */
 export interface Job {
   /** 1 to 64 letters, digits, `_` or `-` */
@@ -1307,6 +1406,8 @@ export interface Job {
   /** a count; 0..; default 0 */
   crashes: number;
   lostWorkers: readonly string[];
+  /** a count; 0..; default 0 */
+  losses: number;
   worker: string | null;
   op: string;
   /** position among the events of this job; 0..; default 1 */
@@ -1321,6 +1422,7 @@ export interface Job {
   finishBy: number | null;
   idempotencyKey: string | null;
   retryOf: string | null;
+  session: string | null;
   requestHash: string;
   params: GenerateParams | SuperResolutionParams | ComfyParams | SwitchParams;
   outputs: readonly Output[];
@@ -1430,42 +1532,198 @@ export interface Worker {
   beatAt: number;
 }
 
+/** What a session was asked for when it began; `seed` is where all its random choices come from. */
+export interface DreamPlan {
+  /** text, in characters; at most 10000 characters */
+  prompt: string;
+  /** text, in characters; at most 10000 characters */
+  negativePrompt: string | null;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one; default "random" */
+  strategy: string;
+  /** seconds; 3.6..86400; default 3600.0 */
+  durationS: number;
+  /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
+  temperature: number;
+  /** least score that is kept; 0..1; default 0.7 */
+  similarityThreshold: number;
+  /** candidates between two full renders; 1..; default 100 */
+  renderInterval: number;
+  /** candidates kept; 10..1000; default 100 */
+  topK: number;
+  mode: string | null;
+  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
+  size: string | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidanceScale: number | null;
+  /** denoising steps; 1..150 */
+  numInferenceSteps: number | null;
+  /** how much each scorer counts, by name */
+  weights: { [key: string]: number } | null;
+  /** seed of the noise; 0..4294967295; default 0 */
+  seed: number;
+}
+
 /**
- * Record of one session, key `<sessionId>` of the KV bucket `dreams`; written by the dreams service.
+ * Record of one session, key `<sessionId>` of the KV bucket `dreams`; written by compare-and-set.
  *
- * `guidance` holds the steering in force, `top` the best candidates, best first.
+ * `plan` is what was asked for, `guidance` what was changed since, all together.  `host` is the dreams process
+ * that works on it.  `best` are its first few candidates; all of them come from its log.
  */
 export interface DreamSession {
   /** 1 to 64 letters, digits, `_` or `-` */
   id: string;
   owner: string;
   state: DreamState;
-  /** text, in characters; at most 10000 characters */
-  prompt: string;
-  strategy: DreamStrategy;
-  /** hours; 0.001..24 */
-  durationHours: number;
-  /** 0 stays close, 1 wanders far; 0..1 */
-  temperature: number;
-  /** least score that is kept; 0..1 */
-  similarityThreshold: number;
-  /** candidates between two full renders; 1.. */
-  renderInterval: number;
-  /** candidates kept; 10..1000 */
-  topK: number;
-  mode: string | null;
-  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
-  size: string | null;
+  plan: DreamPlan;
   guidance: DreamGuidance;
   stats: DreamStats;
-  top: readonly DreamCandidate[];
+  best: readonly DreamCandidate[];
+  host: string;
+  /** default false */
+  stopAsked: boolean;
   error: string | null;
+  op: string;
   /** seconds since the epoch, UTC */
   startedAt: number;
   /** seconds since the epoch, UTC */
   endsAt: number;
   /** seconds since the epoch, UTC */
+  endedAt: number | null;
+  /** seconds since the epoch, UTC */
   updatedAt: number;
+}
+
+/** The session began; `params` are what drafts have in common. */
+export interface Started {
+  event: "started";
+  plan: DreamPlan;
+  params: GenerateParams;
+}
+
+/** A process took the session over; whoever had it before can append no more. */
+export interface Adopted {
+  event: "adopted";
+  host: string;
+}
+
+/** A guide is in force from the next candidate on. */
+export interface Guided {
+  event: "guided";
+  guidance: DreamGuidance;
+}
+
+/** A strategy chose a candidate: `params` make its draft, job `job`; its lineage is `parents` and `mutation`. */
+export interface Proposed {
+  event: "proposed";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  job: string;
+  params: GenerateParams;
+  strategy: string;
+  parents?: readonly number[];
+  mutation?: string;
+  modifiers?: readonly string[];
+}
+
+/** A draft was given up half-way: its estimate scored `estimate` at this part of its steps. */
+export interface Pruned {
+  event: "pruned";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  /** fraction from 0 to 1; 0..1 */
+  estimate: number;
+  /** fraction from 0 to 1; 0..1 */
+  progress: number;
+}
+
+/** A draft was given up for another reason: `guided`, `failed`, `lost`, `stopped`. */
+export interface Dropped {
+  event: "dropped";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  why: string;
+}
+
+/**
+ * A draft was judged.  `scores` are calibrated, by scorer; `signature` is what likeness is measured by.
+ *
+ * `hash` is a perceptual one.  `key` is the picture in the store, `width` and `height` its size in pixels.
+ */
+export interface Scored {
+  event: "scored";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  scores: { [key: string]: number };
+  hash: string;
+  /** 64 signed bytes, base64 */
+  signature?: string;
+  key?: string;
+  /** pixels; 0..; default 0 */
+  width?: number;
+  /** pixels; 0..; default 0 */
+  height?: number;
+}
+
+/** A judged candidate is among the best; `out` are those that it displaced. */
+export interface Kept {
+  event: "kept";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  /** fraction from 0 to 1; 0..1 */
+  score: number;
+  out?: readonly number[];
+}
+
+/** A judged candidate is a near duplicate; the better of the two stays. */
+export interface Merged {
+  event: "merged";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  /** number of the candidate in its session, from 1; 1.. */
+  into: number;
+}
+
+/** The full picture of a candidate was ordered, as job `job`. */
+export interface Rendering {
+  event: "rendering";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  job: string;
+}
+
+/** The full picture of a candidate is there; without a key it could not be made. */
+export interface Rendered {
+  event: "rendered";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  key?: string;
+}
+
+/** The session passed into this state. */
+export interface Stopped {
+  event: "stopped";
+  state: DreamState;
+  why?: string;
+}
+
+/** One revision of a session's log: what happened at once, written by `host`, `op` naming the write. */
+export interface DreamLogEntry {
+  /** seconds since the epoch, UTC */
+  at: number;
+  host: string;
+  op: string;
+  events: readonly (Started | Adopted | Guided | Proposed | Pruned | Dropped | Scored | Kept | Merged | Rendering | Rendered | Stopped)[];
+}
+
+/** Heartbeat of a dreams process, key `<name>.<incarnation>` of the bucket `dream_hosts`. */
+export interface DreamHost {
+  name: string;
+  incarnation: string;
+  sessions: readonly string[];
+  strategies: readonly string[];
+  scorers: readonly string[];
+  /** seconds since the epoch, UTC; default 0.0 */
+  beatAt: number;
 }
 
 /**
@@ -1636,7 +1894,7 @@ export interface QueueMirror {
   epoch: string;
 }
 
-/** A session's state on `dream.status`, about every 2 seconds while it dreams; latest wins. */
+/** A session's state on `dream.status`, at least every 2 seconds while it dreams; latest wins. */
 export interface DreamStatusEvent {
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string;
@@ -1651,6 +1909,23 @@ export interface DreamCandidateEvent {
   sessionId: string;
   owner: string;
   candidate: DreamCandidate;
+}
+
+/**
+ * Answer on `dream.ctl`: an error `code`, or what was asked for.
+ *
+ * `total` counts the candidates that pass the filters, and those there are behind this page.
+ */
+export interface DreamAnswer {
+  /** an error code */
+  code?: ErrorCode | (string & {});
+  message?: string;
+  fields?: readonly FieldError[];
+  session?: DreamSession | null;
+  sessions?: readonly DreamSession[];
+  candidates?: readonly DreamCandidate[];
+  /** a count; 0..; default 0 */
+  total?: number;
 }
 
 /** Request on `comfy.check`: a job before it is taken, and whether its owner may send graphs of his own. */
@@ -1792,6 +2067,8 @@ export type BusRecord =
   | Worker
   | QueueControl
   | DreamSession
+  | DreamLogEntry
+  | DreamHost
   | ComfyInstance
   | ActiveMode
   | Progress
@@ -1803,5 +2080,6 @@ export type BusRecord =
   | QueueMirror
   | DreamStatusEvent
   | DreamCandidateEvent
+  | DreamAnswer
   | ComfyCheck
   | AuditEvent;

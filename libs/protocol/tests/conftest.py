@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from msgspec import inspect
 
+from reverie_protocol.client_messages import DreamStart
 from reverie_protocol.init_image import conflicts
 from reverie_protocol.jobs import ComfyParams, GenerateParams
 from reverie_protocol.sizes import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_MULTIPLE_PX
@@ -81,6 +82,8 @@ def _values(info: inspect.Type, schema: dict[str, object] | None = None) -> st.S
 
 def _consistent(value: object) -> object:
     """The value without fields that do not go together."""
+    if isinstance(value, DreamStart) and value.duration is not None:
+        return msgspec.structs.replace(value, duration_hours=None)
     if isinstance(value, GenerateParams) and conflicts(value):
         return msgspec.structs.replace(value, maskImage=None, strength=None)
     if isinstance(value, ComfyParams):

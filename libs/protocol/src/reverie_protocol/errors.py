@@ -41,6 +41,9 @@ class ErrorCode(StrEnum):
     JOB_FINISHED = "job_finished"
     JOB_NOT_RETRYABLE = "job_not_retryable"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    ALREADY_DREAMING = "already_dreaming"
+    SESSION_NOT_FOUND = "session_not_found"
+    SESSION_OVER = "session_over"
     NOT_IMPLEMENTED = "not_implemented"
     # The request is fine; the platform cannot serve it now.
     QUEUE_FULL = "queue_full"
@@ -124,6 +127,13 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
     ErrorCode.RANGE_NOT_SATISFIABLE: ErrorTraits(
         416, False, "The requested byte range lies outside the object."
     ),
+    ErrorCode.ALREADY_DREAMING: ErrorTraits(
+        400, False, "You have as many dream sessions under way as you may; stop one first."
+    ),
+    ErrorCode.SESSION_NOT_FOUND: ErrorTraits(
+        404, False, "There is no such dream session, or it is not yours."
+    ),
+    ErrorCode.SESSION_OVER: ErrorTraits(409, False, "The dream session has ended and cannot be steered."),
     ErrorCode.NOT_IMPLEMENTED: ErrorTraits(
         501, False, "The endpoint exists for compatibility and does nothing."
     ),

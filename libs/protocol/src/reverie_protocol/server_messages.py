@@ -230,6 +230,7 @@ class DreamTopResult(ServerMessage, frozen=True, kw_only=True, tag="dream:top:re
     id: str | int | None = None
     session_id: SessionId | None
     candidates: tuple[DreamCandidate, ...]
+    total: Count = 0
 
 
 class DreamRecentResult(ServerMessage, frozen=True, kw_only=True, tag="dream:recent:result"):
@@ -238,6 +239,7 @@ class DreamRecentResult(ServerMessage, frozen=True, kw_only=True, tag="dream:rec
     id: str | int | None = None
     session_id: SessionId | None
     candidates: tuple[DreamCandidate, ...]
+    total: Count = 0
 
 
 class DreamGuideOk(ServerMessage, frozen=True, kw_only=True, tag="dream:guide:ok"):
@@ -249,15 +251,22 @@ class DreamGuideOk(ServerMessage, frozen=True, kw_only=True, tag="dream:guide:ok
 
 
 class DreamCandidateFound(ServerMessage, frozen=True, kw_only=True, tag="dream:candidate"):
-    """Row 14: a promising candidate, as it is found."""
+    """Row 14: a promising candidate, as it is found; `candidateId` is what `dream:guide` calls it."""
 
     session_id: SessionId
+    candidate_id: Count = 0
     seed: Seed
     score: Fraction
     thumbnail_url: str | None = None
     url: str | None = None
     prompt: str = ""
     timestamp: Seconds = 0.0
+    rendered: bool = False
+    scores: dict[str, float] = {}
+    parents: tuple[int, ...] = ()
+    mutation: str = ""
+    strategy: str = ""
+    params: dict[str, object] = {}
 
 
 class StoragePutOk(ServerMessage, frozen=True, kw_only=True, tag="storage:put:ok"):
