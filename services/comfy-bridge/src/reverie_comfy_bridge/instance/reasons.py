@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+#: RFC 6455, 7.1.5: the connection ended without a close frame.
+_NO_CLOSE_FRAME: Final = 1006
 
 
 class Reason(StrEnum):
@@ -28,4 +32,4 @@ class Reason(StrEnum):
 
 def close_reason(code: int | None) -> Reason:
     """Why a socket closed, by its close code (None or 1006: without a close frame)."""
-    raise NotImplementedError
+    return Reason.CONNECTION_LOST if code is None or code == _NO_CLOSE_FRAME else Reason.CLOSED_BY_SERVER
