@@ -186,8 +186,8 @@ export interface SuperResolutionParams {
 /**
  * A ComfyUI workflow: one of the named ones with its parameters, or (by right) a graph in API format.
  *
- * `inputImage` is what the workflow's first image input takes.  `preview` chooses how ComfyUI makes previews, where
- * its version can; left out, the bridge's setting decides.
+ * `inputImage` is what the workflow's first image input takes; others stand in `params` as `fileRef:...`.
+ * `preview` chooses how ComfyUI makes previews, where its version can; left out, the bridge's setting decides.
  */
 export interface ComfyParams {
   kind: "comfy";
@@ -431,10 +431,22 @@ export interface FieldError {
   type: FieldErrorType | (string & {});
 }
 
+/** What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` the input that is meant. */
+export interface ComfyNodeError {
+  node: string;
+  type: string;
+  message: string;
+  classType?: string;
+  title?: string;
+  field?: string;
+  details?: string;
+}
+
 /**
  * Connection: a client frame was refused.  `id` echoes the client's; the socket stays open.
  *
- * `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`.
+ * `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`, with
+ * `workflow_invalid` each wrong node of a workflow in `nodeErrors` too.
  */
 export interface Error {
   type: "error";
@@ -444,6 +456,7 @@ export interface Error {
   message: string;
   retryable: boolean;
   fields?: readonly FieldError[];
+  nodeErrors?: readonly ComfyNodeError[];
 }
 
 /** Connection: answer to `AUTHENTICATE`; whose jobs this socket now sees, and until when. */
@@ -530,56 +543,6 @@ export interface JobStateChanged {
 /** What a running job is doing. */
 export type Phase = "loading" | "encoding" | "denoising" | "decoding" | "upscaling" | "waiting" | "executing" | "storing";
 
-/**
- * Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
- *
- * `node` names the ComfyUI node that runs.  An `etaSeconds` that would be a guess is left out.
- */
-export interface JobProgress {
-  type: "job:progress";
-  jobId: string;
-  /** counts the claims of the job, from 1; 0.. */
-  attempt: number;
-  phase: Phase;
-  /** denoising steps done; 0.. */
-  step: number;
-  /** denoising steps in all; 0.. */
-  steps: number;
-  /** fraction from 0 to 1; 0..1 */
-  progress: number;
-  /** seconds; 0.. */
-  etaSeconds?: number | null;
-  node?: string;
-  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
-  seq: number;
-}
-
-/**
- * One stored result.  `url` is relative to the gateway; `partial` marks what an unfinished job left.
- *
- * Of a ComfyUI job also where it comes from: the node, the kind it names it (`images`, `gifs`, `audio`, `text`),
- * and the file's name, folder and type there.
- */
-export interface Output {
-  url: string;
-  key: string;
-  /** default "image/png" */
-  contentType?: string;
-  /** pixels; 0..; default 0 */
-  width?: number;
-  /** pixels; 0..; default 0 */
-  height?: number;
-  /** bytes; 0..; default 0 */
-  bytes?: number;
-  /** default false */
-  partial?: boolean;
-  node?: string;
-  kind?: string;
-  filename?: string;
-  subfolder?: string;
-  folderType?: string;
-}
-
 /** Where a node of a workflow is. */
 export type ComfyNodeState = "running" | "cached" | "finished" | "failed";
 
@@ -615,6 +578,58 @@ export interface ComfyRun {
   nodesSeen?: number;
   current?: readonly string[];
   nodes?: readonly ComfyNode[];
+}
+
+/**
+ * Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
+ *
+ * `node` names the ComfyUI node that runs, `comfy` tells of all its nodes.  An `etaSeconds` that would be a guess
+ * is left out.
+ */
+export interface JobProgress {
+  type: "job:progress";
+  jobId: string;
+  /** counts the claims of the job, from 1; 0.. */
+  attempt: number;
+  phase: Phase;
+  /** denoising steps done; 0.. */
+  step: number;
+  /** denoising steps in all; 0.. */
+  steps: number;
+  /** fraction from 0 to 1; 0..1 */
+  progress: number;
+  /** seconds; 0.. */
+  etaSeconds?: number | null;
+  node?: string;
+  comfy?: ComfyRun | null;
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
+  seq: number;
+}
+
+/**
+ * One stored result.  `url` is relative to the gateway; `partial` marks what an unfinished job left.
+ *
+ * Of a ComfyUI job also where it comes from: the node, the kind it names it (`images`, `gifs`, `audio`, `text`),
+ * and the file's name, folder and type there.
+ */
+export interface Output {
+  url: string;
+  key: string;
+  /** default "image/png" */
+  contentType?: string;
+  /** pixels; 0..; default 0 */
+  width?: number;
+  /** pixels; 0..; default 0 */
+  height?: number;
+  /** bytes; 0..; default 0 */
+  bytes?: number;
+  /** default false */
+  partial?: boolean;
+  node?: string;
+  kind?: string;
+  filename?: string;
+  subfolder?: string;
+  folderType?: string;
 }
 
 /** What a finished job was really made with (`seed`, `backend`, `sr` are always there). */
@@ -656,17 +671,6 @@ export interface JobComplete {
   seq: number;
   /** position among the events of this job; 0.. */
   jobSeq: number;
-}
-
-/** What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` its input where one is meant. */
-export interface ComfyNodeError {
-  node: string;
-  type: string;
-  message: string;
-  classType?: string;
-  title?: string;
-  field?: string;
-  details?: string;
 }
 
 /** Why a job did not complete; `code` is an ErrorCode, `message` one sentence for a person. */
@@ -1047,11 +1051,33 @@ export interface NodeStatus {
 }
 
 /**
+ * Whether an instance can be given work.
+ *
+ * `disconnected` was not reached since it was entered, `reconnecting` was and is being sought; `unhealthy` answers
+ * but does no work (its worker thread is dead, say); `disabled` is not to be used.
+ */
+export type ComfyStatus = "connected" | "disconnected" | "reconnecting" | "unhealthy" | "disabled";
+
+/** How one ComfyUI instance does, in `system:status`; queue lengths count others' prompts too. */
+export interface ComfyHealth {
+  name: string;
+  status: ComfyStatus;
+  reason: string;
+  version: string;
+  /** default false */
+  draining: boolean;
+  /** a count; 0..; default 0 */
+  queuePending: number;
+  /** a count; 0..; default 0 */
+  queueRunning: number;
+}
+
+/**
  * Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
  *
  * `loading` are the modes whose models workers are loading, `loadProgress` how much of each is in place, on the
  * worker that has come least far.  `nodes` are the machines that a monitor runs on; a monitor's own message has
- * the one that is its own.
+ * the one that is its own.  `comfy` are the ComfyUI instances.
  */
 export interface SystemStatus {
   type: "system:status";
@@ -1065,6 +1091,7 @@ export interface SystemStatus {
   workers: number;
   version: string;
   nodes: readonly NodeStatus[];
+  comfy: readonly ComfyHealth[];
 }
 
 /** What a worker says of itself. */
@@ -1134,7 +1161,8 @@ export interface JobTimestamps {
  *
  * `position` is the place in the queue (0 is next) and null once the job does not wait; `waitingFor` says in a
  * sentence what keeps a waiting job from starting, other than those before it; `progress` is the whole job's
- * fraction; `phase`, `step` and `steps` say where a running job is; `retryOf` is the ended job that it does again.
+ * fraction; `phase`, `step` and `steps` say where a running job is, `node` and `comfy` where in a workflow;
+ * `retryOf` is the ended job that it does again.
  */
 export interface JobView {
   jobId: string;
@@ -1153,6 +1181,8 @@ export interface JobView {
   step: number;
   /** denoising steps in all; 0..; default 0 */
   steps: number;
+  node: string;
+  comfy: ComfyRun | null;
   /** default false */
   cancelling: boolean;
   retryOf: string | null;
@@ -1262,8 +1292,8 @@ export interface OpenaiError {
  * Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
  *
  * `code` is stable; `requestId` finds the request in the logs; `jobId` and `url` are there where a job goes on
- * although this request ended (504), `jobIds` where the request made several.  `error` is there on the paths of
- * OpenAI's API.
+ * although this request ended (504), `jobIds` where the request made several.  `nodeErrors` are the wrong
+ * nodes of a workflow.  `error` is there on the paths of OpenAI's API.
  */
 export interface ErrorBody {
   detail: string | readonly FieldError[];
@@ -1273,6 +1303,7 @@ export interface ErrorBody {
   jobId?: string | null;
   jobIds?: readonly string[];
   url?: string | null;
+  nodeErrors?: readonly ComfyNodeError[];
   error?: OpenaiError | null;
 }
 
@@ -1370,6 +1401,201 @@ export interface VramView {
   /** a count; 0.. */
   models_loaded: number;
   models: readonly ModelView[];
+}
+
+/** Body of `POST /v1/comfy/jobs` as JSON: one of `workflowId` and `workflow`. */
+export interface ComfyRequest {
+  /** at most 200 characters */
+  workflowId?: string | null;
+  workflow?: { [key: string]: unknown } | null;
+  params?: { [key: string]: unknown };
+  /** the reference that an upload returned, or the key of a stored picture, with or without `fileRef:` before it */
+  inputImage?: string | null;
+  preview?: "auto" | "latent2rgb" | "none" | "taesd" | null;
+  /** lane by number (0..3) or name (urgent, normal, batch, background); default 1 */
+  priority?: Lane | LaneName;
+}
+
+/** Answer of `POST /v1/comfy/jobs`: one id in three spellings. */
+export interface ComfyAccepted {
+  job_id: string;
+  jobId: string;
+  id: string;
+}
+
+/** One stored output; `url` is relative to the gateway, the rest as ComfyUI named it. */
+export interface ComfyOutput {
+  id: string;
+  url: string;
+  filename: string;
+  type: string;
+  subfolder: string;
+  node: string;
+  kind: string;
+  content_type: string;
+  /** default false */
+  partial: boolean;
+}
+
+/** Where a job is in ComfyUI; null before it got there. */
+export interface ComfyWhere {
+  client_id: string | null;
+  prompt_id: string | null;
+  instance: string | null;
+}
+
+/** One node that was seen, in their order. */
+export interface ComfyNodeSeen {
+  node: string;
+  title: string;
+  class_type: string;
+  state: ComfyNodeState;
+  /** fraction from 0 to 1; 0..1 */
+  progress: number;
+  /** seconds; 0.. */
+  seconds: number;
+}
+
+/** How far a job is; `current_node` is the one that runs, `fraction` that of the whole job. */
+export interface ComfyJobProgress {
+  /** a count; 0..; default 0 */
+  nodes_total: number;
+  /** a count; 0..; default 0 */
+  nodes_seen: number;
+  current_node: string | null;
+  node_progression: readonly ComfyNodeSeen[];
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  fraction: number;
+}
+
+/**
+ * `GET /v1/comfy/jobs/{id}`; times are epoch seconds, `error` is a sentence, `code` and `node_errors` say more.
+ *
+ * `heartbeat_at` is when the worker of a running job was last heard of.
+ */
+export interface ComfyJobView {
+  id: string;
+  workflowId: string | null;
+  status: "canceled" | "done" | "error" | "queued" | "running";
+  /** seconds since the epoch, UTC */
+  created_at: number;
+  /** seconds since the epoch, UTC */
+  started_at: number | null;
+  /** seconds since the epoch, UTC */
+  finished_at: number | null;
+  /** seconds since the epoch, UTC */
+  heartbeat_at: number | null;
+  /** seconds since the epoch, UTC */
+  updated_at: number;
+  error: string | null;
+  outputs: readonly ComfyOutput[];
+  comfy: ComfyWhere;
+  progress: ComfyJobProgress;
+  code: string | null;
+  node_errors: readonly ComfyNodeError[];
+  /** default false */
+  partial: boolean;
+}
+
+/** Answer of `DELETE /v1/comfy/jobs/{id}`; `running` where ComfyUI has not confirmed the interrupt in time. */
+export interface ComfyCancelled {
+  job_id: string;
+  status: "canceled" | "done" | "error" | "queued" | "running";
+}
+
+/** A device of an instance, as ComfyUI reports it. */
+export interface ComfyDevice {
+  name: string;
+  type?: string;
+  /** GB; 0..; default 0.0 */
+  vramTotalGb?: number;
+  /** GB; 0..; default 0.0 */
+  vramFreeGb?: number;
+}
+
+/**
+ * One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`.
+ *
+ * Up to `origin` it says what is wanted (an administrator's word, or the settings'), the rest what is (the
+ * bridge's).  Queue lengths count all of its prompts, others' too.
+ */
+export interface ComfyInstance {
+  /** 1 to 32 of a-z, 0-9, `_` and `-` */
+  name: string;
+  /** http(s) URL of the instance */
+  url: string;
+  /** default true */
+  enabled: boolean;
+  /** takes no more work, finishes what it has; default false */
+  draining: boolean;
+  tags: readonly string[];
+  /** prompts of ours inside it at once; 1..2; default 1 */
+  maxPrompts: number;
+  /** who entered it: `settings` or `admin`; default "settings" */
+  origin: string;
+  /** key of the bridge that serves it */
+  bridge: string;
+  status: ComfyStatus;
+  /** stable code of why it is not connected; empty when it is */
+  reason: string;
+  /** the same as one sentence */
+  detail: string;
+  version: string;
+  devices: readonly ComfyDevice[];
+  /** seconds since the epoch, UTC */
+  lastConnected: number | null;
+  /** seconds since the epoch, UTC */
+  lastDisconnected: number | null;
+  /** a count; 0..; default 0 */
+  reconnectAttempts: number;
+  /** how often it was lost, by reason */
+  disconnects: { [key: string]: number };
+  /** a count; 0..; default 0 */
+  queuePending: number;
+  /** a count; 0..; default 0 */
+  queueRunning: number;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/** `GET /v1/comfy/instances`: all of them, by name. */
+export interface ComfyInstances {
+  instances: readonly ComfyInstance[];
+}
+
+/** Body of `PUT /v1/comfy/instances/{name}`: what is left out stays as it is; a new one needs a `url`. */
+export interface ComfyInstancePut {
+  /** at most 500 characters */
+  url?: string | null;
+  enabled?: boolean | null;
+  draining?: boolean | null;
+  tags?: readonly string[] | null;
+  /** prompts of ours inside it at once; 1..2 */
+  maxPrompts?: number | null;
+}
+
+/**
+ * A named workflow: what it does, a JSON Schema of its `params`, and where it can run now.
+ *
+ * `unavailable` says for each instance that cannot run it, why.
+ */
+export interface ComfyWorkflow {
+  id: string;
+  title: string;
+  description: string;
+  /** JSON Schema of `params` */
+  params: { [key: string]: unknown };
+  /** `required`, `optional` or `none`; default "none" */
+  inputImage: string;
+  /** kinds of output, such as `images` */
+  outputs: readonly string[];
+  available: readonly string[];
+  unavailable: { [key: string]: string };
+}
+
+/** Answer on `comfy.workflows` and body of `GET /v1/comfy/workflows`. */
+export interface ComfyWorkflows {
+  workflows: readonly ComfyWorkflow[];
 }
 
 /** Body of `PATCH /v1/queue`: the gates to set; the others stay as they are. */
@@ -1726,69 +1952,6 @@ export interface DreamHost {
   beatAt: number;
 }
 
-/**
- * Whether an instance can be given work.
- *
- * `disconnected` was not reached since it was entered, `reconnecting` was and is being sought; `unhealthy` answers
- * but does no work (its worker thread is dead, say); `disabled` is not to be used.
- */
-export type ComfyStatus = "connected" | "disconnected" | "reconnecting" | "unhealthy" | "disabled";
-
-/** A device of an instance, as ComfyUI reports it. */
-export interface ComfyDevice {
-  name: string;
-  type?: string;
-  /** GB; 0..; default 0.0 */
-  vramTotalGb?: number;
-  /** GB; 0..; default 0.0 */
-  vramFreeGb?: number;
-}
-
-/**
- * One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`.
- *
- * Up to `origin` it says what is wanted (an administrator's word, or the settings'), the rest what is (the
- * bridge's).  Queue lengths count all of its prompts, others' too.
- */
-export interface ComfyInstance {
-  /** 1 to 32 of a-z, 0-9, `_` and `-` */
-  name: string;
-  /** http(s) URL of the instance */
-  url: string;
-  /** default true */
-  enabled: boolean;
-  /** takes no more work, finishes what it has; default false */
-  draining: boolean;
-  tags: readonly string[];
-  /** prompts of ours inside it at once; 1..2; default 1 */
-  maxPrompts: number;
-  /** who entered it: `settings` or `admin`; default "settings" */
-  origin: string;
-  /** key of the bridge that serves it */
-  bridge: string;
-  status: ComfyStatus;
-  /** stable code of why it is not connected; empty when it is */
-  reason: string;
-  /** the same as one sentence */
-  detail: string;
-  version: string;
-  devices: readonly ComfyDevice[];
-  /** seconds since the epoch, UTC */
-  lastConnected: number | null;
-  /** seconds since the epoch, UTC */
-  lastDisconnected: number | null;
-  /** a count; 0..; default 0 */
-  reconnectAttempts: number;
-  /** how often it was lost, by reason */
-  disconnects: { [key: string]: number };
-  /** a count; 0..; default 0 */
-  queuePending: number;
-  /** a count; 0..; default 0 */
-  queueRunning: number;
-  /** seconds since the epoch, UTC */
-  updatedAt: number;
-}
-
 /** The mode one worker was switched to, key `<worker name>` of the KV bucket `modes`; kept over restarts. */
 export interface ActiveMode {
   worker: string;
@@ -1801,8 +1964,8 @@ export interface ActiveMode {
  * Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
  *
  * `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
- * denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that runs.
- * `node` is that node's title (or class), `comfy` tells of all of them.
+ * denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that
+ * runs.  `node` is that node's title (or class), `comfy` tells of all of them.
  */
 export interface Progress {
   jobId: string;
@@ -1952,6 +2115,19 @@ export interface AuditEvent {
   at: number;
 }
 
+/**
+ * Answer to `ComfyCheck`: no `code` if it can run; else the error for the client.
+ *
+ * `fields` are wrong parameters of ours, `nodeErrors` what ComfyUI would object to.
+ */
+export interface ComfyVerdict {
+  /** an error code */
+  code?: ErrorCode | (string & {});
+  message?: string;
+  fields?: readonly FieldError[];
+  nodeErrors?: readonly ComfyNodeError[];
+}
+
 /** Anything a client may send. */
 export type ClientMessage =
   | Ping
@@ -2059,6 +2235,14 @@ export type HttpBody =
   | ModeSwitched
   | ModesReread
   | VramView
+  | ComfyRequest
+  | ComfyAccepted
+  | ComfyJobView
+  | ComfyCancelled
+  | ComfyInstances
+  | ComfyInstancePut
+  | ComfyWorkflow
+  | ComfyWorkflows
   | QueueControlPatch;
 
 /** Records of the KV buckets and payloads of the NATS subjects. */
@@ -2082,4 +2266,5 @@ export type BusRecord =
   | DreamCandidateEvent
   | DreamAnswer
   | ComfyCheck
-  | AuditEvent;
+  | AuditEvent
+  | ComfyVerdict;

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
+
+if TYPE_CHECKING:
+    from reverie_protocol.jobs import ComfyNodeError
 
 
 class ErrorCode(StrEnum):
@@ -197,7 +200,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class ReverieError(Exception):
-    """An error meant for a client: code, one sentence, and where it applies the wrong fields.
+    """An error meant for a client: code, one sentence, and where it applies the wrong fields and nodes.
 
     `retry_after` is in seconds and becomes the `Retry-After` header of an HTTP answer.  `job_ids` are all jobs of a
     request that made several.
@@ -212,6 +215,7 @@ class ReverieError(Exception):
         retry_after: float | None = None,
         job_id: str | None = None,
         job_ids: Sequence[str] = (),
+        node_errors: Sequence[ComfyNodeError] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -220,6 +224,7 @@ class ReverieError(Exception):
         self.retry_after = retry_after
         self.job_id = job_id
         self.job_ids = tuple(job_ids)
+        self.node_errors = tuple(node_errors)
 
     @property
     def status(self) -> int:

@@ -150,17 +150,18 @@ class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="
 class ComfyParams(msgspec.Struct, frozen=True, tag_field="kind", tag="comfy"):
     """A ComfyUI workflow: one of the named ones with its parameters, or (by right) a graph in API format.
 
-    `inputImage` is what the workflow's first image input takes.  `preview` chooses how ComfyUI makes previews, where
-    its version can; left out, the bridge's setting decides.
+    `inputImage` is what the workflow's first image input takes; others stand in `params` as `fileRef:...`.
+    `preview` chooses how ComfyUI makes previews, where its version can; left out, the bridge's setting decides.
     """
 
-    workflowId: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    workflowId: WorkflowName | None = None
     workflow: dict[str, object] | None = None
     params: dict[str, object] = {}
     inputImage: FileRef | None = None
     preview: ComfyPreview | None = None
 
 
+WorkflowName = Annotated[str, Meta(min_length=1, max_length=200)]
 ComfyPreview = Literal["auto", "latent2rgb", "taesd", "none"]
 
 
@@ -198,7 +199,7 @@ class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class ComfyNodeError(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` its input where one is meant."""
+    """What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` the input that is meant."""
 
     node: str
     type: str
@@ -342,8 +343,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
 
     `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
-    denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that runs.
-    `node` is that node's title (or class), `comfy` tells of all of them.
+    denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that
+    runs.  `node` is that node's title (or class), `comfy` tells of all of them.
     """
 
     job_id: str
