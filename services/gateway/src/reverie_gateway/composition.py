@@ -141,6 +141,11 @@ async def serve(
         waiters = Waiters(jobs_mirror)
         counters.observe("jobs_queued", "Jobs that wait", lambda: len(jobs_mirror.waiting))
         counters.observe("jobs_running", "Jobs that run", lambda: len(jobs_mirror.running))
+        counters.observe(
+            "missed_revisions",
+            "Holes in what happened to jobs; 0, or a fault",
+            lambda: hub.holes.seen + jobs_mirror.gaps,
+        )
         counters.observe("generate_waits", "POST /generate requests that wait", lambda: len(waiters))
         declare_checks(health, jobs_mirror, workers_mirror, storage_probe)
         app = build_app(
