@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from reverie_launcher.chaos.evidence import WorkerSaid
+from reverie_launcher.chaos.evidence import RETENTION_H, WorkerSaid
 from reverie_launcher.chaos.member import Member
 from reverie_launcher.chaos.port_block import PortBlock
 from reverie_launcher.chaos.proxy import FaultProxy
@@ -26,8 +26,12 @@ DRAIN_S: Final = 5.0
 STOP_S: Final = 1.0
 LISTEN_TRIES: Final = 20
 MONITOR: Final = "monitor"
-#: Jobs that are over are purged after this long: else each start would read all that ever happened in a long run.
-RETENTION_H: Final = 0.1
+#: What is only ever logged where a gateway noticed that it was not told everything.
+HOLES: Final = (
+    "revisions of a job were missed",
+    "a revision does not follow the last one",
+    "the server lists revisions that it does not deliver",
+)
 _GATEWAY, _INFERENCE, _MONITOR = (
     next(each for each in SERVICES if each.name == name) for name in ("gateway", "inference", "monitor")
 )
@@ -55,6 +59,7 @@ class Cluster:
         self.folder = folder
         self.storage = folder / "storage"
         self.said: list[WorkerSaid] = []
+        self.holes: list[str] = []
         self._rng = rng
         self._model = model
         self._proxied = proxied
@@ -183,7 +188,9 @@ class Cluster:
         raise RuntimeError("no port could be listened on")
 
     def _hear(self, member: str, line: str) -> None:
-        """Workers say in their log how a job ended."""
+        """Workers say in their log how a job ended, gateways that they missed something."""
+        if any(sign in line for sign in HOLES):
+            self.holes.append(f"{member}: {line}")
         if '"job ended"' not in line:
             return
         with contextlib.suppress(ValueError, KeyError):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from reverie_protocol.jobs import Job, JobState
+
+#: Jobs that are over may be purged after this long: else each start would read all that happened in a long run.
+RETENTION_H: Final = 0.1
+RETENTION_S: Final = RETENTION_H * 3600
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -77,11 +83,12 @@ class CancelAcknowledged(msgspec.Struct, frozen=True):
 
 
 class Polled(msgspec.Struct, frozen=True):
-    """What a question over HTTP was answered; `seq` None is a 404."""
+    """What a question over HTTP was answered, and when (epoch seconds); `seq` None is a 404."""
 
     job_id: str
     state: JobState | None
     seq: int | None
+    at: float = 0.0
 
 
 class Unexpected(msgspec.Struct, frozen=True):
@@ -110,8 +117,9 @@ class WorkerSaid(msgspec.Struct, frozen=True):
 class Evidence(msgspec.Struct):
     """All of it.
 
-    `client_logs` are each client's connections in order, `bus_log` those of a plain subscriber, `not_back` the
-    members that were not ready in the end.
+    `holes` are what gateways themselves said of revisions that they missed, `client_logs` are each client's
+    connections in order, `bus_log` those of a plain subscriber, `not_back` the members that were not ready in the
+    end.
     """
 
     history: History
@@ -121,6 +129,7 @@ class Evidence(msgspec.Struct):
     unexpected: list[Unexpected] = msgspec.field(default_factory=list)
     outputs: dict[str, OutputRead | None] = msgspec.field(default_factory=dict)
     not_back: list[str] = msgspec.field(default_factory=list)
+    holes: list[str] = msgspec.field(default_factory=list)
     said: list[WorkerSaid] = msgspec.field(default_factory=list)
     client_logs: list[list[Connection]] = msgspec.field(default_factory=list)
     bus_log: list[Connection] = msgspec.field(default_factory=list)

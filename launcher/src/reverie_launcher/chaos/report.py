@@ -34,6 +34,7 @@ class Setup(msgspec.Struct, frozen=True):
     clients: int = 4
     settle_s: float = 60.0
     only: tuple[FaultKind, ...] = ()
+    prompt_chars: int = 0
 
 
 class Spread(msgspec.Struct, frozen=True):

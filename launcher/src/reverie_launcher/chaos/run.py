@@ -87,6 +87,7 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
         unexpected=unexpected,
         outputs=outputs,
         not_back=not_back,
+        holes=cluster.holes,
         said=cluster.said,
         client_logs=[client.log for client in clients],
         bus_log=observer.log,
@@ -107,7 +108,13 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
 
 
 def _clients(setup: Setup, cluster: Cluster, unexpected: list[Unexpected]) -> list[Client]:
-    plans = plan_jobs(seed=setup.seed, count=setup.jobs, span_s=setup.span_s, clients=setup.clients)
+    plans = plan_jobs(
+        seed=setup.seed,
+        count=setup.jobs,
+        span_s=setup.span_s,
+        clients=setup.clients,
+        prompt_chars=setup.prompt_chars,
+    )
     started = asyncio.get_running_loop().time()
     return [
         Client(
