@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 
 from reverie_testing.fake_comfy import RECORDED, FakeComfy
 
@@ -25,11 +26,9 @@ async def main() -> None:
         preview_method=options.preview_method,
     )
     async with fake:
-        print(f"fake ComfyUI {options.version} on {fake.url}", flush=True)
+        print(f"fake ComfyUI {options.version} on {fake.url}", flush=True)  # noqa: T201 -- a program
         await asyncio.Event().wait()
 
 
-try:
+with contextlib.suppress(KeyboardInterrupt):
     asyncio.run(main())
-except KeyboardInterrupt:
-    pass

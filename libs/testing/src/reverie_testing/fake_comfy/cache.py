@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from reverie_testing.fake_comfy.files import Files
+from reverie_testing.fake_comfy.files import Files, annotated
 from reverie_testing.fake_comfy.nodes import Result
 from reverie_testing.fake_comfy.order import Graph, is_link
 
@@ -35,7 +35,7 @@ def signatures(graph: Graph, files: Files) -> dict[str, str]:
             parts = [node["class_type"], inputs]
             if node["class_type"] == "LoadImage":
                 parts.append(
-                    hashlib.blake2s(files.kept.get(("input", "", str(inputs["image"])), b"")).hexdigest()
+                    hashlib.blake2s(files.kept.get(annotated(str(inputs["image"])), b"")).hexdigest()
                 )
             found[node_id] = hashlib.blake2s(json.dumps(parts).encode()).hexdigest()
         return found[node_id]

@@ -243,7 +243,7 @@ class Run:
         node_id = error.args[-1]
         numbered = self.host.features.numbered
         inputs = self.graph[node_id].get("inputs", {})
-        finished = [name for name in self.results]
+        finished = list(self.results)
         data = {
             "node_id": node_id,
             "node_type": self.graph[node_id]["class_type"],

@@ -10,6 +10,16 @@ class Traversal(ValueError):
     """A name that leads out of its folder."""
 
 
+def annotated(name: str) -> tuple[str, str, str]:
+    """Where a node's `sub/name.png [input]` lies; without a mark it is an input."""
+    kind = "input"
+    for mark in ("input", "output", "temp"):
+        if name.endswith(f" [{mark}]"):
+            name, kind = name.removesuffix(f" [{mark}]"), mark
+    subfolder, _, name = name.rpartition("/")
+    return kind, subfolder, name
+
+
 @dataclass
 class Files:
     """Files in memory, by kind ("input", "output", "temp"), subfolder and name."""

@@ -48,7 +48,8 @@ def post_jobs(instance: Instance, request: Request, rest: str) -> Response:
         wrong = [name for name in ids if not UUID.fullmatch(name)]
         if wrong:
             return answer({"error": "job_ids contains invalid id(s)", "invalid_ids": wrong}, 400)
-        return answer({"cancelled": any([_cancel(instance, name) for name in ids])})
+        cancelled = [_cancel(instance, name) for name in ids]
+        return answer({"cancelled": any(cancelled)})
     name, _, verb = rest.partition("/")
     if verb != "cancel":
         return Response(404)

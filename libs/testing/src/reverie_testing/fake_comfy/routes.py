@@ -1,29 +1,20 @@
 """The HTTP surface of one version."""
 
+# ruff: noqa: D103 -- a handler is named by its method and path
+
 from __future__ import annotations
 
-import email.parser
-import email.policy
-import json
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
-from reverie_testing.fake_comfy import jobs
-from reverie_testing.fake_comfy.files import Traversal
+from reverie_testing.fake_comfy import file_routes, jobs
 from reverie_testing.fake_comfy.instance import Instance, flags
-from reverie_testing.fake_comfy.pictures import converted
 from reverie_testing.fake_comfy.validation import Validation
-from reverie_testing.fake_comfy.wire import Request, Response, answer
+from reverie_testing.fake_comfy.wire import NOT_FOUND, TROUBLE, Request, Response, answer
 
-NOT_FOUND = Response(404, content_type="application/octet-stream")
-TROUBLE = Response(
-    500,
-    b"500 Internal Server Error\n\nServer got itself in trouble",
-    "text/plain; charset=utf-8",
-    {"Connection": "close"},
-)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -32,25 +23,28 @@ async def respond(instance: Instance, request: Request) -> Response | None:
     await instance.faults.pass_(request)
     if _forbidden(instance, request):
         return Response(403)
-    path = request.path
-    if instance.features.numbered:
-        path = path.removeprefix("/api") if path.startswith("/api/") else path
-    if path.startswith("/jobs") and not (request.path.startswith("/api/") and instance.features.jobs):
+    handlers, rest = _route(instance, request)
+    if handlers is None:
         return NOT_FOUND
-    head, _, rest = path[1:].partition("/")
-    handlers = ROUTES.get(head)
-    if handlers is None or (rest and head not in DEEP):
-        return NOT_FOUND
-    method = "GET" if request.method == "HEAD" else request.method
-    handler = handlers.get(method)
+    handler = handlers.get("GET" if request.method == "HEAD" else request.method)
     if handler is None:
-        if set(handlers) == {"POST"} and method == "GET":
-            return NOT_FOUND
-        return Response(405, b"405: Method Not Allowed", "text/plain; charset=utf-8")
+        known = "GET" in handlers or request.method != "GET"
+        return Response(405, b"405: Method Not Allowed", "text/plain; charset=utf-8") if known else NOT_FOUND
     try:
         return handler(instance, request, rest)
     except (ValueError, TypeError, AttributeError, KeyError):
         return TROUBLE
+
+
+def _route(instance: Instance, request: Request) -> tuple[dict[str, Handler] | None, str]:
+    """The handlers of a path by method, and what follows its first part."""
+    path, under_api = request.path, request.path.startswith("/api/")
+    if under_api and instance.features.numbered:
+        path = path.removeprefix("/api")
+    head, _, rest = path[1:].partition("/")
+    if head == "jobs" and not (under_api and instance.features.jobs):
+        return None, ""
+    return (ROUTES.get(head) if not rest or head in DEEP else None), rest
 
 
 def _forbidden(instance: Instance, request: Request) -> bool:
@@ -87,7 +81,7 @@ def _submit(instance: Instance, body: Any) -> Response:
     if "number" in body:
         number = float(body["number"])
     else:
-        number = -instance.number if "front" in body and body["front"] else instance.number
+        number = -instance.number if body.get("front") else instance.number
         instance.number += 1
     if "prompt" not in body:
         if not features.numbered:
@@ -123,10 +117,8 @@ def refusal(kind: str, message: str, details: str) -> Response:
 
 
 def get_queue(instance: Instance, _: Request, __: str) -> Response:
-    queue = instance.queue
-    running = [list(queue.running)] if queue.running is not None else []
-    pending = sorted(queue.pending, key=lambda item: item[0])
-    return answer({"queue_running": running, "queue_pending": [list(item) for item in pending]})
+    running = [instance.queue.running] if instance.queue.running is not None else []
+    return answer({"queue_running": running, "queue_pending": instance.queue.pending})
 
 
 def post_queue(instance: Instance, request: Request, _: str) -> Response:
@@ -169,62 +161,6 @@ def post_history(instance: Instance, request: Request, _: str) -> Response:
     for prompt_id in body.get("delete", []):
         instance.queue.history.pop(prompt_id, None)
     return Response()
-
-
-def get_view(instance: Instance, request: Request, _: str) -> Response:
-    query = request.query
-    if "filename" not in query:
-        return Response(404)
-    name, kind = query["filename"], query.get("type", "output")
-    for annotation in ("output", "temp", "input"):
-        if name.endswith(f" [{annotation}]"):
-            name, kind = name.removesuffix(f" [{annotation}]"), annotation
-    try:
-        data = instance.files.read(kind, query.get("subfolder", ""), name)
-    except Traversal:
-        return Response(400)
-    if data is None:
-        return Response(404)
-    disposition = {"Content-Disposition": f'filename="{name}"'}
-    if "preview" in query:
-        wanted = query["preview"].split(";")[0]
-        wanted = wanted if wanted in ("webp", "jpeg") else "webp"
-        return Response(200, converted(data, wanted), f"image/{wanted}", disposition)
-    return Response(200, data, content_type(name), disposition)
-
-
-def content_type(name: str) -> str:
-    """By the name's end."""
-    kinds = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
-    return kinds.get(name.rpartition(".")[2].lower(), "application/octet-stream")
-
-
-def post_upload(instance: Instance, request: Request, rest: str) -> Response:
-    if rest != "image":
-        return NOT_FOUND
-    fields: dict[str, str] = {}
-    data, filename = b"", None
-    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + request.body)
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        payload = part.get_payload(decode=True)
-        assert isinstance(payload, bytes)
-        if name == "image":
-            data, filename = payload, part.get_filename()
-        else:
-            fields[str(name)] = payload.decode()
-    if filename is None:
-        return Response(400)
-    if not filename:
-        return TROUBLE
-    overwrite = fields.get("overwrite") in ("true", "1")
-    try:
-        kind = fields.get("type", "input")
-        kept = instance.files.upload(kind, fields.get("subfolder", ""), filename, data, overwrite=overwrite)
-    except Traversal:
-        return Response(400)
-    return answer(kept)
 
 
 def get_object_info(instance: Instance, _: Request, name: str) -> Response:
@@ -271,23 +207,32 @@ def get_models(instance: Instance, _: Request, folder: str) -> Response:
     return answer(kept[folder]) if folder in kept else Response(404)
 
 
+def post_free(instance: Instance, request: Request, _: str) -> Response:
+    body: Any = request.json()
+    if body.get("free_memory"):
+        instance.cache.clear()
+    return Response()
+
+
 def get_embeddings(_: Instance, __: Request, ___: str) -> Response:
     return answer([])
 
 
-ROUTES = {
+Handler = Callable[[Instance, Request, str], Response | None]
+ROUTES: dict[str, dict[str, Handler]] = {
     "prompt": {"GET": get_prompt, "POST": post_prompt},
     "queue": {"GET": get_queue, "POST": post_queue},
     "interrupt": {"POST": post_interrupt},
     "history": {"GET": get_history, "POST": post_history},
     "jobs": {"GET": jobs.get_jobs, "POST": jobs.post_jobs},
-    "view": {"GET": get_view},
-    "upload": {"POST": post_upload},
+    "view": {"GET": file_routes.get_view},
+    "upload": {"POST": file_routes.post_upload},
     "object_info": {"GET": get_object_info},
     "system_stats": {"GET": get_system_stats},
     "features": {"GET": get_features},
     "models": {"GET": get_models},
     "embeddings": {"GET": get_embeddings},
+    "free": {"POST": post_free},
 }
 #: Those with something behind their name.
 DEEP = {"history", "jobs", "upload", "object_info", "models"}

@@ -1,11 +1,11 @@
-"""The stock nodes that the recorded workflows use, and the recording aids (Rec*)."""
+"""The classes that the fake knows: the stock ones of the recorded workflows, and the recording aids (Rec*)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from reverie_testing.fake_comfy.nodes import Call, NodeClass, NodeFailure, Result, Spec, WorkerExit
-from reverie_testing.fake_comfy.pictures import Picture, opened, preview, tint
+from reverie_testing.fake_comfy import work
+from reverie_testing.fake_comfy.nodes import NodeClass, Spec
 
 SIDE = 16384
 METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
@@ -23,10 +23,6 @@ SAMPLERS = [
     "uni_pc",
 ]
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
-#: A sampling step's work at pace 1.
-STEP_MS = 50.0
-#: Previews of latents are scaled up to this.
-PREVIEW_PX = 512
 
 IMAGE: Spec = ["IMAGE"]
 
@@ -41,164 +37,6 @@ def real(default: float, low: float, high: float, step: float = 0.01) -> Spec:
     return ["FLOAT", {"default": default, "min": low, "max": high, "step": step}]
 
 
-async def empty_image(_: Call, width: int, height: int, batch_size: int, color: int) -> Result:
-    return Result((Picture(width, height, batch_size, color),))
-
-
-async def image_scale(
-    _: Call, image: Picture, upscale_method: str, width: int, height: int, crop: str
-) -> Result:
-    return Result((image.changed(width=width or image.width, height=height or image.height),))
-
-
-async def image_blur(_: Call, image: Picture, blur_radius: int, sigma: float) -> Result:
-    return Result((image,))
-
-
-async def image_invert(_: Call, image: Picture) -> Result:
-    return Result((image.changed(colour=0xFFFFFF ^ image.colour),))
-
-
-async def image_batch(_: Call, image1: Picture, image2: Picture) -> Result:
-    return Result((image1.changed(count=image1.count + image2.count),))
-
-
-async def save_image(call: Call, images: Picture, filename_prefix: str = "ComfyUI") -> Result:
-    saved = [call.save("output", filename_prefix, images) for _ in range(images.count)]
-    return Result(ui={"images": saved})
-
-
-async def preview_image(call: Call, images: Picture) -> Result:
-    saved = [call.save("temp", "ComfyUI_temp_fakes", images) for _ in range(images.count)]
-    return Result(ui={"images": saved})
-
-
-async def save_image_websocket(call: Call, images: Picture) -> Result:
-    for index in range(images.count):
-        data = preview(images.width, images.colour, "PNG")
-        await call.progress(index, images.count, ("PNG", data))
-    return Result()
-
-
-async def load_image(call: Call, image: str) -> Result:
-    data = call.file(image)
-    try:
-        picture = opened(data)
-    except OSError as error:
-        raise NodeFailure("PIL.UnidentifiedImageError", str(error)) from None
-    return Result((picture, picture))
-
-
-async def checkpoint_loader(_: Call, ckpt_name: str) -> Result:
-    return Result((f"model {ckpt_name}", f"clip {ckpt_name}", f"vae {ckpt_name}"))
-
-
-async def text_encode(_: Call, text: str, clip: Any) -> Result:
-    return Result((f"{clip}: {text}",))
-
-
-async def empty_latent(_: Call, width: int, height: int, batch_size: int) -> Result:
-    return Result((Picture(width, height, batch_size),))
-
-
-async def vae_encode(_: Call, pixels: Picture, vae: Any) -> Result:
-    return Result((pixels,))
-
-
-async def vae_decode(_: Call, samples: Picture, vae: Any) -> Result:
-    return Result((samples,))
-
-
-async def sampler(
-    call: Call,
-    model: Any,
-    seed: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    positive: Any,
-    negative: Any,
-    latent_image: Picture,
-    denoise: float,
-) -> Result:
-    colour = tint(seed, cfg, positive, negative, latent_image.colour, denoise)
-    shown = ("JPEG", preview(PREVIEW_PX, colour, "JPEG")) if call.previews else None
-    for step in range(1, steps + 1):
-        await call.rest(STEP_MS)
-        await call.progress(step, steps, shown)
-    return Result((latent_image.changed(colour=colour),))
-
-
-async def upscale_loader(_: Call, model_name: str) -> Result:
-    return Result((model_name,))
-
-
-async def upscale(call: Call, upscale_model: Any, image: Picture) -> Result:
-    await call.progress(1, 1)
-    factor = 2 if "x2" in upscale_model else 4
-    return Result((image.changed(width=image.width * factor, height=image.height * factor),))
-
-
-async def rec_loop(
-    call: Call,
-    steps: int,
-    delay_ms: int,
-    size: int,
-    preview: str,  # the recorded name
-    seed: int,
-    fail_at: int = 0,
-    text: bool = False,
-    clock: bool = False,
-    deaf: bool = False,
-    noise: bool = False,
-    image: Picture | None = None,
-) -> Result:
-    for step in range(1, steps + 1):
-        await call.rest(delay_ms)
-        if fail_at and step == fail_at:
-            raise NodeFailure("ValueError", f"RecLoop fails at step {step} on request")
-        if deaf:
-            continue
-        if text:
-            await call.text(f"step {step}/{steps}")
-        shown = None
-        if preview != "none":
-            colour = (255 * step // steps) << 16 | (seed % 256) << 8 | 128
-            shown = (preview, drawn(size, colour, preview, noise))
-        await call.progress(step, steps, shown)
-    return Result((Picture(size, size, colour=tint(seed)),))
-
-
-def drawn(size: int, colour: int, image_format: str, noise: bool) -> bytes:
-    """A preview; apart from `rec_loop`, whose input has the function's name."""
-    return preview(size, colour, image_format, noise=noise)
-
-
-async def rec_fail(_: Call, image: Picture, message: str = "boom") -> Result:
-    raise NodeFailure("RuntimeError", message)
-
-
-async def rec_exit(_: Call, image: Picture, message: str = "boom") -> Result:
-    raise WorkerExit(message)
-
-
-async def rec_expand(_: Call, steps: int, seed: int) -> Result:
-    loop = {"steps": steps, "delay_ms": 50, "size": 32, "preview": "JPEG", "seed": seed}
-    graph = {
-        "1": {"class_type": "RecLoop", "inputs": loop},
-        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
-    }
-    return Result((["2", 0],), expand=graph)
-
-
-async def rec_async(call: Call, steps: int, delay_ms: int, seed: int) -> Result:
-    for step in range(1, steps + 1):
-        await call.rest(delay_ms)
-        await call.progress(step, steps)
-    return Result((Picture(32, 32, colour=tint(seed)),))
-
-
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 TEXT: Spec = ["STRING", {"multiline": True, "dynamicPrompts": True}]
 SEED = whole(0, 0, 2**64 - 1)
@@ -208,7 +46,7 @@ CLASSES = {
     for node in (
         NodeClass(
             "EmptyImage",
-            empty_image,
+            work.empty_image,
             {
                 "width": whole(512, 1, SIDE),
                 "height": whole(512, 1, SIDE),
@@ -219,7 +57,7 @@ CLASSES = {
         ),
         NodeClass(
             "ImageScale",
-            image_scale,
+            work.image_scale,
             {
                 "image": IMAGE,
                 "upscale_method": [METHODS],
@@ -231,46 +69,50 @@ CLASSES = {
         ),
         NodeClass(
             "ImageBlur",
-            image_blur,
+            work.image_blur,
             {"image": IMAGE, "blur_radius": whole(1, 1, 31), "sigma": real(1.0, 0.1, 10.0, 0.1)},
             outputs=("IMAGE",),
         ),
-        NodeClass("ImageInvert", image_invert, {"image": IMAGE}, outputs=("IMAGE",)),
-        NodeClass("ImageBatch", image_batch, {"image1": IMAGE, "image2": IMAGE}, outputs=("IMAGE",)),
+        NodeClass("ImageInvert", work.image_invert, {"image": IMAGE}, outputs=("IMAGE",)),
+        NodeClass("ImageBatch", work.image_batch, {"image1": IMAGE, "image2": IMAGE}, outputs=("IMAGE",)),
         NodeClass(
             "SaveImage",
-            save_image,
+            work.save_image,
             {"images": IMAGE, "filename_prefix": ["STRING", {"default": "ComfyUI"}]},
             hidden=HIDDEN,
             output_node=True,
         ),
-        NodeClass("PreviewImage", preview_image, {"images": IMAGE}, hidden=HIDDEN, output_node=True),
+        NodeClass("PreviewImage", work.preview_image, {"images": IMAGE}, hidden=HIDDEN, output_node=True),
         NodeClass(
-            "SaveImageWebsocket", save_image_websocket, {"images": IMAGE}, output_node=True, cacheable=False
+            "SaveImageWebsocket",
+            work.save_image_websocket,
+            {"images": IMAGE},
+            output_node=True,
+            cacheable=False,
         ),
         NodeClass(
             "LoadImage",
-            load_image,
+            work.load_image,
             {"image": [[], {"image_upload": True}]},
             outputs=("IMAGE", "MASK"),
         ),
         NodeClass(
             "CheckpointLoaderSimple",
-            checkpoint_loader,
+            work.checkpoint_loader,
             {"ckpt_name": [["tiny_sd15_random.safetensors"]]},
             outputs=("MODEL", "CLIP", "VAE"),
             category="loaders",
         ),
         NodeClass(
             "CLIPTextEncode",
-            text_encode,
+            work.text_encode,
             {"text": TEXT, "clip": ["CLIP"]},
             outputs=("CONDITIONING",),
             category="conditioning",
         ),
         NodeClass(
             "EmptyLatentImage",
-            empty_latent,
+            work.empty_latent,
             {
                 "width": whole(512, 16, SIDE, step=8),
                 "height": whole(512, 16, SIDE, step=8),
@@ -281,7 +123,7 @@ CLASSES = {
         ),
         NodeClass(
             "KSampler",
-            sampler,
+            work.sampler,
             {
                 "model": ["MODEL"],
                 "seed": SEED,
@@ -298,31 +140,35 @@ CLASSES = {
             category="sampling",
         ),
         NodeClass(
-            "VAEEncode", vae_encode, {"pixels": IMAGE, "vae": ["VAE"]}, outputs=("LATENT",), category="latent"
+            "VAEEncode",
+            work.vae_encode,
+            {"pixels": IMAGE, "vae": ["VAE"]},
+            outputs=("LATENT",),
+            category="latent",
         ),
         NodeClass(
             "VAEDecode",
-            vae_decode,
+            work.vae_decode,
             {"samples": ["LATENT"], "vae": ["VAE"]},
             outputs=("IMAGE",),
             category="latent",
         ),
         NodeClass(
             "UpscaleModelLoader",
-            upscale_loader,
+            work.upscale_loader,
             {"model_name": [["tiny_esrgan_x2_random.safetensors", "tiny_esrgan_x4_random.safetensors"]]},
             outputs=("UPSCALE_MODEL",),
             category="loaders",
         ),
         NodeClass(
             "ImageUpscaleWithModel",
-            upscale,
+            work.upscale,
             {"upscale_model": ["UPSCALE_MODEL"], "image": IMAGE},
             outputs=("IMAGE",),
         ),
         NodeClass(
             "RecLoop",
-            rec_loop,
+            work.rec_loop,
             {
                 "steps": whole(10, 1, 100000),
                 "delay_ms": whole(100, 0, 60000),
@@ -344,28 +190,28 @@ CLASSES = {
         ),
         NodeClass(
             "RecFail",
-            rec_fail,
+            work.rec_fail,
             {"image": IMAGE, "message": ["STRING", {"default": "boom"}]},
             outputs=("IMAGE",),
             category="rec",
         ),
         NodeClass(
             "RecExit",
-            rec_exit,
+            work.rec_exit,
             {"image": IMAGE, "message": ["STRING", {"default": "boom"}]},
             outputs=("IMAGE",),
             category="rec",
         ),
         NodeClass(
             "RecExpand",
-            rec_expand,
+            work.rec_expand,
             {"steps": ["INT", {"default": 3}], "seed": ["INT", {"default": 0}]},
             outputs=("IMAGE",),
             category="rec",
         ),
         NodeClass(
             "RecAsync",
-            rec_async,
+            work.rec_async,
             {
                 "steps": ["INT", {"default": 5}],
                 "delay_ms": ["INT", {"default": 50}],

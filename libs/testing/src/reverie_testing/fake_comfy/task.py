@@ -1,16 +1,22 @@
 """A running node's hold on its prompt and server."""
 
+# ruff: noqa: D102 -- `nodes.Call` says what each does
+
 from __future__ import annotations
 
 import asyncio
 import json
 from typing import TYPE_CHECKING
 
+from reverie_testing.fake_comfy.files import annotated
 from reverie_testing.fake_comfy.nodes import NodeFailure
 from reverie_testing.fake_comfy.pictures import Picture, png
 
 if TYPE_CHECKING:
     from reverie_testing.fake_comfy.execution import Run
+
+
+METHODS = ("none", "auto", "latent2rgb", "taesd")
 
 
 class NodeTask:
@@ -22,7 +28,9 @@ class NodeTask:
         method = run.host.preview_method
         if run.host.features.preview_method:
             method = run.item[3].get("preview_method", method)
-        self.previews = method not in ("none", "default")
+        if method not in METHODS:
+            method = run.host.preview_method
+        self.previews = method != "none"
 
     async def rest(self, milliseconds: float) -> None:
         await asyncio.sleep(milliseconds / 1000 * self._run.host.pace)
@@ -42,7 +50,7 @@ class NodeTask:
         return self._run.host.files.save(kind, prefix, png(picture, texts))
 
     def file(self, name: str) -> bytes:
-        data = self._run.host.files.kept.get(("input", "", name.removesuffix(" [input]")))
+        data = self._run.host.files.kept.get(annotated(name))
         if data is None:
             raise NodeFailure("FileNotFoundError", f"[Errno 2] No such file or directory: {name!r}")
         return data

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reverie_testing.fake_comfy.features import Features
-from reverie_testing.fake_comfy.files import Files
+from reverie_testing.fake_comfy.files import Files, annotated
 from reverie_testing.fake_comfy.nodes import NodeClass, Spec
 from reverie_testing.fake_comfy.order import Graph, links
 
@@ -151,12 +151,14 @@ class Validation:
         about |= {"received_type": received, "linked_node": value}
         return [error("return_type_mismatch", message, details, **about)]
 
-    def _value(self, class_type: str, inputs: dict[str, Any], name: str, spec: Spec) -> list[Error]:
+    def _value(  # noqa: PLR0911 -- one per kind of error
+        self, class_type: str, inputs: dict[str, Any], name: str, spec: Spec
+    ) -> list[Error]:
         kind, options = shown(spec)
         value = inputs[name]
         about = {"input_name": name, "input_config": [kind, options], "received_value": value}
         if class_type == "LoadImage" and name == "image":
-            if ("input", "", str(value).removesuffix(" [input]")) in self.files.kept:
+            if annotated(str(value)) in self.files.kept:
                 return []
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"

@@ -1,4 +1,4 @@
-"""HTTP/1.1 and WebSocket on one port, over plain asyncio streams, so that a test can break a connection anywhere."""
+"""HTTP/1.1 and WebSocket on one port over plain asyncio streams: a connection can be broken anywhere."""
 
 from __future__ import annotations
 
@@ -47,6 +47,15 @@ class Response:
 def answer(value: object, status: int = 200) -> Response:
     """A JSON answer."""
     return Response(status, json.dumps(value).encode(), "application/json; charset=utf-8")
+
+
+NOT_FOUND = Response(404, content_type="application/octet-stream")
+TROUBLE = Response(
+    500,
+    b"500 Internal Server Error\n\nServer got itself in trouble",
+    "text/plain; charset=utf-8",
+    {"Connection": "close"},
+)
 
 
 class Socket:
