@@ -146,11 +146,11 @@ class PromptRun:
                 return [LookNow(LookReason.UNCERTAIN)]
 
     def _accepted(self, answer: Accepted, now: float) -> list[Event]:
-        known = self._stage is _Stage.TAKEN
+        news = answer.node_errors != self._node_errors
         self._evident_from = now
         self._node_errors = answer.node_errors
-        if known:
-            return [Taken(self._prompt_id, answer.node_errors)] if answer.node_errors else []
+        if self._stage is _Stage.TAKEN:
+            return [Taken(self._prompt_id, answer.node_errors)] if news else []
         return self._take(answer.prompt_id)
 
     def _take(self, prompt_id: str) -> list[Event]:
