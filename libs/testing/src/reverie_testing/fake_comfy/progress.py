@@ -52,7 +52,9 @@ class Progress:
         metadata = self._metadata(node_id)
         if preview is not None and metadata is not None:
             host.hub.tell_preview(*preview, client, metadata)
-        data = {"value": value, "max": maximum, "prompt_id": self.run.prompt_id, "node": node_id}
+        # Before there was a state of all nodes, progress named the node of the submitted graph.
+        shown = node_id if host.features.progress_state else self.run.display.get(node_id, node_id)
+        data = {"value": value, "max": maximum, "prompt_id": self.run.prompt_id, "node": shown}
         host.hub.tell("progress", data, client)
         if preview is not None and metadata is None:
             host.hub.tell_preview(*preview, client, None)
