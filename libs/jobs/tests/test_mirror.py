@@ -138,7 +138,7 @@ def test_a_live_revision_that_does_not_follow_the_last_one_is_noticed(
 
 def test_a_mirror_vouches_for_nothing_before_a_doubtful_history_or_an_unreadable_record() -> None:
     doubtful = hearing_all(SnapshotBegin("one"), Entry("j", RECORD, 4), SnapshotEnd(5, doubtful=5))
-    assert doubtful.whole_since == 5
+    assert (doubtful.whole_since, doubtful.gaps) == (5, 1)
     doubtful.apply(SnapshotBegin("two"))  # revisions of another bucket
     assert doubtful.whole_since == 0
     assert hearing_all(*WHOLE, Entry("j", b"newer", 6)).whole_since == 6

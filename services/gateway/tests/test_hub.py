@@ -210,20 +210,34 @@ async def test_no_cursor_before_a_hole_in_a_jobs_own_count_is_recovered(bench) -
     assert (await recovered(bench, 1), bench.hub.holes.seen) == ([2, 3], 0)
     bench.commit(replace(RUNNING, updated_at=now, job_seq=3))
     assert (await recovered(bench, 2), bench.hub.holes.seen) == (None, 1)
-    assert await recovered(bench, 3) == [4]
+    bench.commit(replace(DONE, updated_at=now, job_seq=4))
+    assert (await recovered(bench, 3), await recovered(bench, 4)) == (None, [5])
+
+
+async def test_who_is_online_when_revisions_are_missed_has_to_come_back_and_begins_with_the_present(
+    bench,
+) -> None:
+    snapshot(bench, JOB)
+    session = bench.session()
+    bench.revision += 1  # which never comes
+    bench.commit(replace(RUNNING, job_seq=2))
+    assert session.outbox.closing is not None
+    assert session.outbox.closing.reconnect
+    assert told(session) == ["job:state queued"]  # its cursor stays before the hole
+    assert await recovered(bench, 1) is None
 
 
 async def test_no_cursor_before_the_beginning_of_a_job_that_the_bucket_discarded_is_recovered(bench) -> None:
     snapshot(bench, JOB, replace(JOB, id="b", job_seq=30))
-    assert (await recovered(bench, 0), await recovered(bench, 1)) == (None, [2])
+    bench.commit(RUNNING)
+    assert (await recovered(bench, 1), await recovered(bench, 2)) == (None, [3])
 
 
 async def test_no_cursor_before_what_the_mirror_does_not_vouch_for_is_recovered(bench) -> None:
     snapshot(bench, JOB, replace(JOB, id="b"), doubtful=2)
     assert (await recovered(bench, 1), await recovered(bench, 2)) == (None, [])
-    bench.commit(replace(RUNNING, job_seq=2))
-    assert await recovered(bench, 2) == [3]
     bench.revision += 1  # which never comes
+    bench.commit(replace(RUNNING, job_seq=2))
     bench.commit(replace(JOB, id="c"), key="c")
     assert (await recovered(bench, 3), await recovered(bench, 4)) == (None, [5])
 

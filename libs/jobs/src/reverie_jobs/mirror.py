@@ -58,9 +58,9 @@ class Mirror(Generic[Record]):
     keys of records that this process cannot read: they are there, only not for it.
 
     `whole_since` is for those who keep what they were told: listeners heard in order of every revision after it,
-    but for those that the bucket had discarded.  It moves where the watch cannot vouch for what it told, at a
-    record that cannot be read, and where a live revision does not follow the last one, which is never to be
-    expected: `gaps` counts these.  Both are kept where the mirror `hears_all`: where it is followed with `history`.
+    but for those that the bucket had discarded.  It moves at a record that cannot be read, and where the watch
+    cannot vouch for what it told or a live revision does not follow the last one: `gaps` counts the latter two,
+    which are never to be expected.  Both are kept where the mirror `hears_all`, followed with `history`.
     """
 
     def __init__(self, record_type: type[Record]) -> None:
@@ -117,6 +117,7 @@ class Mirror(Generic[Record]):
                 self.ready.clear()
             case SnapshotEnd(revision=revision, doubtful=doubtful):
                 self.whole_since = max(self.whole_since, doubtful)
+                self.gaps += doubtful > 0
                 for key in self._unseen:
                     self._set(key, None, revision)
                 self._unseen = set()

@@ -142,9 +142,7 @@ async def serve(
         counters.observe("jobs_queued", "Jobs that wait", lambda: len(jobs_mirror.waiting))
         counters.observe("jobs_running", "Jobs that run", lambda: len(jobs_mirror.running))
         counters.observe(
-            "missed_revisions",
-            "Holes in what happened to jobs; 0, or a fault",
-            lambda: hub.holes.seen + jobs_mirror.gaps,
+            "missed_revisions", "Times that revisions of jobs were missed", lambda: hub.holes.seen
         )
         counters.observe("generate_waits", "POST /generate requests that wait", lambda: len(waiters))
         declare_checks(health, jobs_mirror, workers_mirror, storage_probe)

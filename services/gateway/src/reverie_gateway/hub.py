@@ -21,6 +21,7 @@ from reverie_gateway.holes import Holes
 from reverie_gateway.session import Session
 from reverie_gateway.writer import Turn
 from reverie_jobs.mirror import Change, JobMirror
+from reverie_protocol.errors import CLOSE_OVERLOADED
 from reverie_protocol.jobs import Job, JobState, Progress
 from reverie_runtime.bus.port import Message
 from reverie_runtime.clock import Clock
@@ -49,7 +50,7 @@ class Hub:
         self._on_watch = on_watch
         self._clock = clock
         self._epoch = ""
-        self.holes = Holes()
+        self.holes = Holes(jobs)
         self._turn = turn
         self._audiences: dict[str, Audience] = {}
         self._administrators: dict[Session, None] = {}
@@ -75,7 +76,6 @@ class Hub:
         audience.join(session)
         if session.identity.admin:
             self._administrators[session] = None
-
         return audience
 
     def leave(self, session: Session) -> None:
@@ -253,9 +253,10 @@ class Hub:
     def _record(self, change: Change[Job], event: Event | None) -> None:
         self._follow_epoch()
         if self.holes.shows(change):
-            self._log.doubt(change.revision - 1)
-        at = change.record.updated_at if change.record is not None else 0.0
-        self._log.add(change.revision, at=at, event=event)
+            self._log.doubt(change.revision)
+            for session in self:  # it has missed something too; it comes back, and is told the present
+                session.outbox.close(CLOSE_OVERLOADED)
+        self._log.add(change.revision, at=change.record.updated_at if change.record else 0.0, event=event)
 
     def _follow_epoch(self) -> None:
         if self._epoch != self._jobs.epoch:
