@@ -82,7 +82,10 @@ class Registry:
         self._clock = clock
         self._served: dict[str, _Post] = {}
         self._news = asyncio.Event()
+        self._news.set()
         self._dirty: set[str] = set()
+        self._unwritten: set[str] = set()
+        self._write_at = 0.0
         self._told: dict[str, ComfyInstance] = {}
         self._tell_now = asyncio.Event()
         self._absent: Counter[str] = Counter()
@@ -208,18 +211,21 @@ class Registry:
     # --- what is said of them ---
 
     async def _tell(self) -> None:
-        await self._tell_now.wait()
+        """Tell every change at once, write a new status at once, and what else changed now and then."""
+        await wait_up_to(self._tell_now, DEBOUNCE_S, self._clock)
         self._tell_now.clear()
         dirty, self._dirty = self._dirty, set()
-        urgent = [name for name in dirty if self._has_new_status(name)]
         for name in dirty:
+            urgent = self._has_new_status(name)
             await self._publish(name)
-        for name in urgent:
-            await self._write(name, self._filled)
-        later = dirty - set(urgent)
-        if later:
-            await self._clock.sleep(DEBOUNCE_S)
-            for name in later | self._dirty:
+            if urgent:
+                await self._write(name, self._filled)
+            else:
+                self._unwritten.add(name)
+        if self._clock.monotonic() >= self._write_at:
+            self._write_at = self._clock.monotonic() + DEBOUNCE_S
+            unwritten, self._unwritten = self._unwritten, set()
+            for name in unwritten:
                 await self._write(name, self._filled)
 
     def _has_new_status(self, name: str) -> bool:

@@ -47,6 +47,9 @@ def worker_name(instance: str) -> str:
 class InstanceWorker(Claimant[PromptAssignment]):
     """One instance's worker.  `wish` is what its record says of it, and follows it."""
 
+    #: ComfyUI bounds its own rate; what waits here only comes late.
+    _tell_s = 0.005
+
     def __init__(
         self,
         wish: ComfyInstance,
