@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from reverie_jobs.claiming import can_serve, takes_pictures
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError, mode_not_found
-from reverie_protocol.jobs import GenerateParams, Job, SuperResolutionParams, Worker, WorkerState
+from reverie_protocol.jobs import (
+    ComfyParams,
+    GenerateParams,
+    Job,
+    SuperResolutionParams,
+    Worker,
+    WorkerState,
+)
 from reverie_protocol.sizes import enlarged, parse_size
 
 
@@ -30,6 +37,8 @@ def require_servable(job: Job, workers: Iterable[Worker]) -> None:
         _require_generate(job.params, serving)
     if isinstance(job.params, SuperResolutionParams):
         _require_superres(serving)
+    if isinstance(job.params, ComfyParams):
+        _require_workflow(job.params, serving)
     if not any(can_serve(job, worker) for worker in serving):
         raise ReverieError(ErrorCode.NO_WORKER, "no single worker can serve this combination", retry_after=10)
 
@@ -75,6 +84,18 @@ def having_mode(mode: str, workers: Sequence[Worker]) -> list[Worker]:
             reason = worker.unavailable[mode]
             raise ReverieError(ErrorCode.MODEL_LOAD_FAILED, f"the mode {mode!r} cannot be used: {reason}")
     raise mode_not_found(mode, {name for worker in workers for name in worker.modes})
+
+
+def _require_workflow(params: ComfyParams, workers: list[Worker]) -> None:
+    """Say why no instance runs a workflow now; others may come, so this is `no_worker`."""
+    name = params.workflowId
+    if name is None or any(name in worker.workflows for worker in workers):
+        return
+    reasons = dict.fromkeys(worker.unavailable[name] for worker in workers if name in worker.unavailable)
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    raise ReverieError(
+        ErrorCode.NO_WORKER, f"no ComfyUI instance can run the workflow {name!r}{why}", retry_after=10
+    )
 
 
 def _require_superres(workers: list[Worker]) -> None:

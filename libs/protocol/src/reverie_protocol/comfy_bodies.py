@@ -122,7 +122,9 @@ class ComfyInstances(msgspec.Struct, frozen=True):
     instances: tuple[ComfyInstance, ...]
 
 
-class ComfyInstancePut(msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True):
+class ComfyInstancePut(
+    msgspec.Struct, frozen=True, rename="camel", kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Body of `PUT /v1/comfy/instances/{name}`: what is left out stays as it is; a new one needs a `url`."""
 
     url: Annotated[str, Meta(min_length=1, max_length=500)] | None = None

@@ -40,8 +40,9 @@ class JobsController(Controller):
     async def submit_job(self, request: HttpRequest, jobs: NamedDependency[Jobs]) -> Response[JobAccepted]:
         """Take a job; the answer comes when its record is durable.  A repetition gets the first one's job."""
         submit = with_header_key(parse_job_submit(await read_json(request)), request)
-        submitted = await jobs.submit(jobs.draft(submit, owner=owner_of(request)))
-        return _accepted(submitted)
+        draft = jobs.draft(submit, owner=owner_of(request))
+        await jobs.preflight(draft, by=identity_of(request))
+        return _accepted(await jobs.submit(draft))
 
     @get("/")
     async def list_jobs(
