@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from reverie_protocol.dreams import CandidateId, DreamGuidance, DreamPlan, DreamState
+from reverie_protocol.dreams import CandidateId, DreamGuidance, DreamPlan, DreamState, Weights
 from reverie_protocol.jobs import GenerateParams, Seconds
 from reverie_protocol.quantities import Fraction, Pixels
 
@@ -22,10 +22,16 @@ class DreamEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", o
 
 
 class Started(DreamEvent, frozen=True, kw_only=True, tag="started"):
-    """The session began; `params` are what drafts have in common."""
+    """The session began; `params` are what drafts have in common.
+
+    What the service was set to is here too, so that a replay does not depend on it: the modifiers of prompts by
+    group, and how much each scorer counts where nobody says otherwise.
+    """
 
     plan: DreamPlan
     params: GenerateParams
+    modifiers: dict[str, tuple[str, ...]] = {}
+    weights: Weights = {}
 
 
 class Adopted(DreamEvent, frozen=True, kw_only=True, tag="adopted"):

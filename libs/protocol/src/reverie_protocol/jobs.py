@@ -386,6 +386,7 @@ class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     loras: tuple[ModeLora, ...] = ()
     pinned: bool = False
     family: str = ""
+    native_size: Annotated[str, Meta(description="what the network draws; empty until it is known")] = ""
     default_size: str = "512x512"
     default_steps: StepCount = 4
     default_guidance: Annotated[float, Meta(description="guidance scale")] = 1.0

@@ -160,6 +160,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     """What only a loaded model tells; kept when it leaves.  `alone` is one that makes one picture at a time."""
 
     family: str
+    native_size: str
     default_size: str
     default_steps: int
     default_guidance: float
@@ -174,6 +175,7 @@ def facts_of(model: LoadedModel) -> ModelFacts:
     """The facts about a loaded model."""
     return ModelFacts(
         family=model.family if model.family != "callback" else type(model.pipeline).__name__,
+        native_size=f"{model.native_size[0]}x{model.native_size[1]}",
         default_size=f"{model.default_size[0]}x{model.default_size[1]}",
         default_steps=model.default_steps,
         default_guidance=model.default_guidance,
@@ -194,6 +196,7 @@ def mode_info(mode: Mode, facts: ModelFacts | None, *, loaded: bool, styles: tup
         "default_guidance": mode.default_guidance
         if mode.default_guidance is not None
         else (facts and facts.default_guidance),
+        "native_size": facts and facts.native_size,
         "scheduler": mode.scheduler or (facts and facts.scheduler),
         "family": facts and facts.family,
         "init_image": facts and facts.init_image,
