@@ -72,6 +72,7 @@ class Client:
         rng: random.Random,
         started: float,
         unexpected: list[Unexpected],
+        retention_s: float = RETENTION_S,
     ) -> None:
         self.name = f"client-{number}"
         self.log: list[Connection] = []
@@ -84,6 +85,7 @@ class Client:
         self.cuts = 0
         self.repeats = 0
         self._unexpected = unexpected
+        self._retention_s = retention_s
         self._urls = urls
         self._plans = plans
         self._rng = rng
@@ -365,7 +367,7 @@ class Client:
         now = time.time()
         self.polled.append(Polled(job_id, None, None, now))
         submitted = min((ack.at for ack in self.acknowledged if ack.job_id == job_id), default=now)
-        if now - submitted > RETENTION_S:
+        if now - submitted > self._retention_s:
             self._end(job_id, None)
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

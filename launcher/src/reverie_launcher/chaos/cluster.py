@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from reverie_launcher.chaos.evidence import RETENTION_H, WorkerSaid
+from reverie_launcher.chaos.evidence import RETENTION_S, WorkerSaid
 from reverie_launcher.chaos.member import Member
 from reverie_launcher.chaos.port_block import PortBlock
 from reverie_launcher.chaos.proxy import FaultProxy
@@ -55,6 +55,7 @@ class Cluster:
         rng: random.Random,
         light: int = 0,
         proxied: bool = True,
+        retention_s: float = RETENTION_S,
     ) -> None:
         self.folder = folder
         self.storage = folder / "storage"
@@ -63,6 +64,7 @@ class Cluster:
         self._rng = rng
         self._model = model
         self._proxied = proxied
+        self._retention_s = retention_s
         self._environment = foreign_environment(os.environ)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         self.server = NatsServer(folder / "nats", self._environment, rng)
@@ -87,7 +89,7 @@ class Cluster:
         for name in self.gateways:
             port = self.gateway_ports[name] = self._ports.take()
             self.client_links[name] = await self._listen(port)
-            values = {"port": str(port), "retention_h": f"{RETENTION_H:g}"}
+            values = {"port": str(port), "retention_h": f"{self._retention_s / 3600:g}"}
             await self._add(name, _GATEWAY, {"gateway": values})
         for name in self.workers:
             values = {"model": self._model, "name": name, "device": "cpu", "threads": "1", "offline": "true"}
@@ -208,10 +210,18 @@ async def running(
     rng: random.Random,
     light: int = 0,
     proxied: bool = True,
+    retention_s: float = RETENTION_S,
 ) -> AsyncIterator[Cluster]:
     """A started cluster; stopped at the end, whatever happens."""
     cluster = Cluster(
-        folder, gateways=gateways, workers=workers, model=model, rng=rng, light=light, proxied=proxied
+        folder,
+        gateways=gateways,
+        workers=workers,
+        model=model,
+        rng=rng,
+        light=light,
+        proxied=proxied,
+        retention_s=retention_s,
     )
     try:
         await cluster.start()

@@ -9,8 +9,7 @@ import msgspec
 from reverie_protocol.jobs import Job, JobState
 
 #: Jobs that are over may be purged after this long: else each start would read all that happened in a long run.
-RETENTION_H: Final = 0.1
-RETENTION_S: Final = RETENTION_H * 3600
+RETENTION_S: Final = 360.0
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -119,10 +118,11 @@ class Evidence(msgspec.Struct):
 
     `holes` are what gateways themselves said of revisions that they missed, `client_logs` are each client's
     connections in order, `bus_log` those of a plain subscriber, `not_back` the members that were not ready in the
-    end.
+    end.  Jobs that are over may be gone after `retention_s`.
     """
 
     history: History
+    retention_s: float = RETENTION_S
     acknowledged: list[Acknowledged] = msgspec.field(default_factory=list)
     cancelled: list[CancelAcknowledged] = msgspec.field(default_factory=list)
     polled: list[Polled] = msgspec.field(default_factory=list)

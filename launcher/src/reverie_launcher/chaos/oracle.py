@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from reverie_jobs.transitions import TRANSITIONS
-from reverie_launcher.chaos.evidence import RETENTION_S, Evidence, History, Revision
+from reverie_launcher.chaos.evidence import Evidence, History, Revision
 from reverie_launcher.chaos.logs import judge_logs
 from reverie_launcher.chaos.violations import Promise, Violation
 from reverie_protocol.jobs import Job, JobState
@@ -152,8 +152,8 @@ def _judge_workers(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Promise.LEGAL_MOVES, said.job_id, what)
 
 
-def _may_be_purged(revisions: list[Revision], at: float) -> bool:
-    return bool(revisions) and revisions[-1].job.state.terminal and at >= revisions[-1].at + RETENTION_S
+def _may_be_purged(revisions: list[Revision], ended_before: float) -> bool:
+    return bool(revisions) and revisions[-1].job.state.terminal and revisions[-1].at <= ended_before
 
 
 def _judge_answers(evidence: Evidence) -> Iterator[Violation]:
@@ -167,7 +167,9 @@ def _judge_answers(evidence: Evidence) -> Iterator[Violation]:
     for polled in evidence.polled:
         revisions = evidence.history.get(polled.job_id, [])
         if polled.seq is None:
-            if polled.job_id in acknowledged and not _may_be_purged(revisions, polled.at):
+            if polled.job_id in acknowledged and not _may_be_purged(
+                revisions, polled.at - evidence.retention_s
+            ):
                 yield Violation(Promise.PROPER_ANSWERS, polled.job_id, "was acknowledged, then not found")
         elif (polled.seq, polled.state) not in {(revision.seq, revision.job.state) for revision in revisions}:
             what = f"a poll told {polled.state} at revision {polled.seq}"
