@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reverie_testing.comfy_conformance import *
-from reverie_testing.comfy_socket_conformance import *
+from reverie_testing.comfy_conformance import *  # noqa: F403 -- a suite
+from reverie_testing.comfy_socket_conformance import *  # noqa: F403 -- a suite
 from reverie_testing.fake_comfy import RECORDED, FakeComfy
 
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from reverie_testing.comfy_conformance import *
-from reverie_testing.comfy_socket_conformance import *
+from reverie_testing.comfy_conformance import *  # noqa: F403 -- a suite
+from reverie_testing.comfy_socket_conformance import *  # noqa: F403 -- a suite
 
 URL = os.environ.get("COMFYUI_URL")
 if URL is None:

@@ -61,6 +61,10 @@ class Sock:
         await self.until(lambda frame: is_end(frame, prompt_id))
         return self.about(prompt_id)
 
+    async def statuses(self, count: int) -> None:
+        """Wait until so many were told: one at the start, and three in the life of a prompt."""
+        await self.until(lambda _: self.kinds().count("status") >= count)
+
     def about(self, prompt_id: str) -> list[Frame]:
         """The text frames about a prompt that came so far."""
         return [
@@ -177,7 +181,7 @@ class Comfy:
     async def idle(self) -> None:
         """Wait until nothing runs or waits."""
         async with asyncio.timeout(PATIENCE_S):
-            while (await self.get("/prompt"))["exec_info"]["queue_remaining"]:
+            while (await self.get("/prompt"))["exec_info"]["queue_remaining"]:  # noqa: ASYNC110 -- asked, not told
                 await asyncio.sleep(0.02)
 
     async def files(self, entry: dict[str, Any]) -> list[httpx.Response]:

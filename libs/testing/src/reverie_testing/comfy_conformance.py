@@ -356,7 +356,7 @@ async def test_the_end_is_told_after_the_history_is_written(comfy: Comfy) -> Non
     async with comfy.socket(client) as sock:
         for _ in range(10):
             prompt_id = await comfy.submit(picture_graph(), client)
-            await sock.until(lambda frame, wanted=prompt_id: is_end(frame, wanted))
+            await sock.end_of(prompt_id)
             assert (await comfy.history(prompt_id))["status"]["completed"] is True
 
 

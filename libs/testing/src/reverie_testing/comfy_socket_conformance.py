@@ -108,7 +108,7 @@ async def test_a_prompt_is_told_to_its_owner_and_the_queue_to_all(comfy: Comfy) 
     async with comfy.socket(owner) as mine, comfy.socket(other) as theirs:
         prompt_id = await comfy.submit(loop_graph(3, 20, "JPEG"), owner)
         assert await mine.end_of(prompt_id)
-        await theirs.until(lambda _: theirs.kinds().count("status") == 4)
+        await theirs.statuses(4)
         heard = {kind for kind in theirs.kinds() if kind not in ("status", "feature_flags")}
     assert heard == ({"progress_state"} if comfy.features.progress_state_to_all else set())
 
@@ -117,7 +117,7 @@ async def test_progress_of_a_prompt_without_owner_goes_to_all_and_its_end_to_non
     async with comfy.socket(uuid.uuid4().hex) as first, comfy.socket(None) as second:
         prompt_id = await comfy.submit(loop_graph(2, 30, "JPEG"))
         for sock in (first, second):
-            await sock.until(lambda _, sock=sock: sock.kinds().count("status") == 4)
+            await sock.statuses(4)
             about = {kind for kind, _ in sock.about(prompt_id)}
             assert about - {"progress_state"} == {"progress"}
             assert "binary 1" in sock.kinds()
@@ -166,7 +166,7 @@ async def test_the_second_socket_of_a_client_goes_deaf_when_the_first_one_closes
         async with comfy.socket(uuid.uuid4().hex) as witness:
             count = len(second.frames)
             prompt_id = await comfy.submit(loop_graph(2), client)
-            await witness.until(lambda _: witness.kinds().count("status") == 4)
+            await witness.statuses(4)
         async with asyncio.timeout(PATIENCE_S):
             await (await second.connection.ping())
         assert second.frames[count:] == []

@@ -113,8 +113,8 @@ class Run:
         """Interrupted, with its message, if somebody asked."""
         if self.host.interrupted:
             self.host.interrupted = False
-            kind = self.graph[node_id]["class_type"]
-            data = {"node_id": node_id, "node_type": kind, "executed": self.executed}
+            shown = self.display.get(node_id, node_id)
+            data = {"node_id": shown, "node_type": self.graph[shown]["class_type"], "executed": self.executed}
             self.message("execution_interrupted", data, everybody=True)
             raise Interrupted
 
@@ -148,7 +148,7 @@ class Run:
     async def _start(self, node_id: str) -> None:
         node = self.host.classes[self.graph[node_id]["class_type"]]
         self.progress.start(node_id)
-        self.host.last_node = node_id
+        self.host.last_node = self.display.get(node_id, node_id)
         if self.client is not None:
             self.host.hub.tell("executing", self._about(node_id), self.client)
         self.check(node_id)
@@ -240,7 +240,7 @@ class Run:
         return about | {"prompt_id": self.prompt_id}
 
     def _failed(self, error: NodeFailure) -> None:
-        node_id = error.args[-1]
+        node_id = self.display.get(error.args[-1], error.args[-1])
         numbered = self.host.features.numbered
         inputs = self.graph[node_id].get("inputs", {})
         finished = list(self.results)

@@ -1,9 +1,9 @@
-"""The node classes that the fake knows: their `/object_info` and what they do."""
+"""What a node class of the fake is, and what its nodes can do while they run."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from reverie_testing.fake_comfy.pictures import Picture
@@ -63,40 +63,39 @@ Run = Callable[..., Awaitable[Result]]
 
 @dataclass(frozen=True)
 class NodeClass:
-    """One class."""
+    """One class of some version."""
 
     name: str
     run: Run
-    required: Inputs = field(default_factory=dict)
-    optional: Inputs = field(default_factory=dict)
-    hidden: dict[str, Any] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-    output_node: bool = False
+    #: Its `/object_info` entry.
+    info: dict[str, Any]
     #: Runs beside other asynchronous nodes.
     asynchronous: bool = False
     #: False: runs each time, also with the same inputs.
     cacheable: bool = True
-    category: str = "image"
+
+    @property
+    def required(self) -> Inputs:
+        """The inputs that must be given."""
+        return dict(self.info["input"].get("required", {}))
 
     def inputs(self) -> Inputs:
         """Required and optional ones."""
-        return {**self.required, **self.optional}
+        return {**self.required, **self.info["input"].get("optional", {})}
 
-    def info(self, numbered: bool) -> dict[str, Any]:
-        """Its `/object_info` entry."""
-        groups = {"required": self.required, "optional": self.optional, "hidden": self.hidden}
-        shown = {name: group for name, group in groups.items() if group or name == "required"}
-        entry: dict[str, Any] = {"input": shown}
-        if numbered:
-            entry["input_order"] = {name: list(group) for name, group in shown.items()}
-        entry |= {
-            "output": list(self.outputs),
-            "output_is_list": [False] * len(self.outputs),
-            "output_name": list(self.outputs),
-            "name": self.name,
-            "display_name": self.name,
-            "description": "",
-        }
-        if numbered:
-            entry["python_module"] = "nodes"
-        return entry | {"category": self.category, "output_node": self.output_node}
+    @property
+    def outputs(self) -> list[str]:
+        """The types of its outputs."""
+        return list(self.info["output"])
+
+    @property
+    def output_node(self) -> bool:
+        """Whether a graph may end with it."""
+        return bool(self.info["output_node"])
+
+
+def choices(spec: Spec) -> list[Any] | None:
+    """The values an input is limited to; newer classes tell them among the options of a COMBO."""
+    if isinstance(spec[0], list):
+        return spec[0]
+    return spec[1].get("options") if spec[0] == "COMBO" and len(spec) > 1 else None

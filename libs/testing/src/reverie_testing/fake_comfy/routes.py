@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 import uuid
@@ -12,6 +13,7 @@ from typing import Any
 
 from reverie_testing.fake_comfy import file_routes, jobs
 from reverie_testing.fake_comfy.instance import Instance, flags
+from reverie_testing.fake_comfy.nodes import choices
 from reverie_testing.fake_comfy.validation import Validation
 from reverie_testing.fake_comfy.wire import NOT_FOUND, TROUBLE, Request, Response, answer
 
@@ -164,10 +166,10 @@ def post_history(instance: Instance, request: Request, _: str) -> Response:
 
 
 def get_object_info(instance: Instance, _: Request, name: str) -> Response:
-    numbered = instance.features.numbered
-    info = {node.name: node.info(numbered) for node in instance.classes.values()}
-    loader = info["LoadImage"]["input"]["required"]
-    loader["image"] = [instance.files.names("input"), {"image_upload": True}]
+    info = {node.name: node.info for node in instance.classes.values()}
+    loader = copy.deepcopy(info["LoadImage"])
+    loader["input"]["required"]["image"][0] = instance.files.names("input")
+    info["LoadImage"] = loader
     if name:
         return answer({name: info[name]} if name in info else {})
     return answer(info)
@@ -197,10 +199,10 @@ def get_models(instance: Instance, _: Request, folder: str) -> Response:
     if not instance.features.numbered:
         return NOT_FOUND
     kept = {
-        "checkpoints": instance.classes["CheckpointLoaderSimple"].required["ckpt_name"][0],
+        "checkpoints": choices(instance.classes["CheckpointLoaderSimple"].required["ckpt_name"]),
         "loras": [],
         "vae": [],
-        "upscale_models": instance.classes["UpscaleModelLoader"].required["model_name"][0],
+        "upscale_models": choices(instance.classes["UpscaleModelLoader"].required["model_name"]),
     }
     if not folder:
         return answer(list(kept))

@@ -12,7 +12,7 @@ from reverie_testing.fake_comfy.features import features_of
 from reverie_testing.fake_comfy.files import Files
 from reverie_testing.fake_comfy.instance import Instance
 from reverie_testing.fake_comfy.routes import respond
-from reverie_testing.fake_comfy.stock import CLASSES
+from reverie_testing.fake_comfy.stock import classes_of
 from reverie_testing.fake_comfy.wire import Request, Response, Socket, Streams, serve_connection
 
 
@@ -39,7 +39,7 @@ class FakeComfy:
         self.preview_method = preview_method
         self.files = Files()
         self.faults = Faults()
-        self.classes = dict(CLASSES)
+        self.classes = classes_of(self.features)
         #: Every prompt that ran to an end, in order, over all lives: (prompt id, success|error|interrupted).
         self.ended: list[tuple[str, str]] = []
         #: How often it was started.

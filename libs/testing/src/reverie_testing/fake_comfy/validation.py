@@ -7,7 +7,7 @@ from typing import Any
 
 from reverie_testing.fake_comfy.features import Features
 from reverie_testing.fake_comfy.files import Files, annotated
-from reverie_testing.fake_comfy.nodes import NodeClass, Spec
+from reverie_testing.fake_comfy.nodes import NodeClass, Spec, choices
 from reverie_testing.fake_comfy.order import Graph, links
 
 Error = dict[str, Any]
@@ -69,7 +69,7 @@ class Validation:
         name = node.get("class_type")
         if name in self.classes:
             return None
-        title = node.get("_meta", {}).get("title") or f"Node ID #{node_id}"
+        title = node.get("_meta", {}).get("title") or name
         where = f"Node ID '#{node_id}'"
         if not self.features.missing_node_type:
             if name is None:
@@ -82,7 +82,8 @@ class Validation:
         else:
             what = "not found. The custom node may not be installed."
         extra = {"node_id": node_id, "class_type": name, "node_title": title}
-        return error("missing_node_type", f"Node '{title}' {what}", where, **extra)
+        message = f"Node '{title or f'ID #{node_id}'}' {what}"
+        return error("missing_node_type", message, where, **extra)
 
     def _blame(self, output: str, node_errors: dict[str, Any]) -> None:
         for node_id, (valid, errors) in self._seen.items():
@@ -102,9 +103,8 @@ class Validation:
             for name in circle:
                 extra = {"node_id": name, "cycle_nodes": circle}
                 found = error("dependency_cycle", "Dependency cycle detected", told, **extra)
-                if not self.features.cycle_check:
-                    found = failure("RecursionError", "maximum recursion depth exceeded")
-                self._seen[name] = (False, [found])
+                # Without a check it is refused all the same, but nobody says why.
+                self._seen[name] = (False, [found] if self.features.cycle_check else [])
             return True
         return any(self._cyclic(source, [*path, node_id]) for source in links(self.graph[node_id]))
 
@@ -163,11 +163,11 @@ class Validation:
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"
             return [error("custom_validation_failed", message, details, input_name=name)]
-        if isinstance(kind, list):
-            if value in kind:
+        if (known := choices(spec)) is not None:
+            if value in known:
                 return []
-            listed = f"(list of length {len(kind)})" if len(kind) > LIST_SHOWN else str(kind)
-            if len(kind) > LIST_SHOWN:
+            listed = f"(list of length {len(known)})" if len(known) > LIST_SHOWN else str(known)
+            if len(known) > LIST_SHOWN:
                 about["input_config"] = None
             details = f"{name}: {value!r} not in {listed}"
             return [error("value_not_in_list", "Value not in list", details, **about)]

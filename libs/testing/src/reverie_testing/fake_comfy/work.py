@@ -25,8 +25,13 @@ async def image_scale(
     return Result((image.changed(width=width or image.width, height=height or image.height),))
 
 
-async def image_blur(_: Call, image: Picture, blur_radius: int, sigma: float) -> Result:
-    return Result((image,))
+async def image_scale_by(_: Call, image: Picture, upscale_method: str, scale_by: float) -> Result:
+    width, height = round(image.width * scale_by), round(image.height * scale_by)
+    return Result((image.changed(width=width, height=height),))
+
+
+async def unchanged(_: Call, image: Picture, **inputs: Any) -> Result:
+    return Result((image.changed(colour=tint(image.colour, sorted(inputs.items()))),))
 
 
 async def image_invert(_: Call, image: Picture) -> Result:
@@ -35,6 +40,36 @@ async def image_invert(_: Call, image: Picture) -> Result:
 
 async def image_batch(_: Call, image1: Picture, image2: Picture) -> Result:
     return Result((image1.changed(count=image1.count + image2.count),))
+
+
+async def image_blend(
+    _: Call, image1: Picture, image2: Picture, blend_factor: float, blend_mode: str
+) -> Result:
+    return Result((image1.changed(colour=tint(image1.colour, image2.colour, blend_factor, blend_mode)),))
+
+
+async def image_composite(
+    _: Call,
+    destination: Picture,
+    source: Picture,
+    x: int,
+    y: int,
+    resize_source: bool,
+    mask: Picture | None = None,
+) -> Result:
+    return Result((destination.changed(colour=tint(destination.colour, source.colour, x, y)),))
+
+
+async def solid_mask(_: Call, value: float, width: int, height: int) -> Result:
+    return Result((Picture(width, height, colour=int(value * 255)),))
+
+
+async def feather_mask(_: Call, mask: Picture, **sides: int) -> Result:
+    return Result((mask,))
+
+
+async def lora_loader(_: Call, model: Any, clip: Any, lora_name: str, **strengths: float) -> Result:
+    return Result((f"{model} {lora_name}", f"{clip} {lora_name}"))
 
 
 async def save_image(call: Call, images: Picture, filename_prefix: str = "ComfyUI") -> Result:
