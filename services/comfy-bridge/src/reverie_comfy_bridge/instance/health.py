@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from reverie_comfy_bridge.instance.findings import Finding, Limits, Remedy
 from reverie_comfy_bridge.instance.reasons import Reason
@@ -12,6 +13,10 @@ from reverie_comfy_bridge.wire.frames import Frame
 from reverie_comfy_bridge.wire.queue import Queue
 
 __all__ = ["Finding", "Health", "Limits", "Reason", "Remedy"]
+
+
+#: What was said of one socket is not said of the next.
+OF_ONE_SOCKET: Final = frozenset({Reason.DEAF_SOCKET, Reason.HALF_OPEN, Reason.STALLED})
 
 
 class Health:
@@ -32,6 +37,7 @@ class Health:
         """A socket was opened (with a client id of its own)."""
         self._socket.opened(now)
         self._worker.opened(now)
+        self._said = frozenset(said for said in self._said if said[0] not in OF_ONE_SOCKET)
 
     def closed(self, now: float) -> None:
         """The socket is closed."""
@@ -57,7 +63,7 @@ class Health:
 
     def looked(self, queue: Queue, own: Collection[str], now: float) -> None:
         """`/queue` was read, asked at `now`; `own` are our prompts in it that have this socket's client id."""
-        self._socket.looked(now)
+        self._socket.looked(queue, now)
         self._worker.looked(queue, own, now)
 
     def interrupted(self, prompt_id: str, now: float) -> None:

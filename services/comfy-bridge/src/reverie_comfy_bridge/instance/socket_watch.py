@@ -1,8 +1,9 @@
 """Does a socket still hear?  Open and answering pings it may be deaf, or the line behind it dead.
 
-ComfyUI tells every socket of each change of its queue, so a `status` must follow our own POST.  It does not if the
-socket was unregistered behind our back (a later socket's client id was ours), or if another client that does not
-read holds up the events of all: then a new socket is as silent as the old one.
+ComfyUI tells every socket of each change of its queue, so a `status` must follow our own POST, and must have come
+where two looks see different queues.  It does not if the socket was unregistered behind our back (another one had
+our client id), or if another client that does not read holds up the events of all: then a new socket is as silent
+as the old one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,16 @@ from collections.abc import Iterator
 from reverie_comfy_bridge.instance.findings import Finding, Limits, Remedy
 from reverie_comfy_bridge.instance.reasons import Reason
 from reverie_comfy_bridge.wire.frames import FeatureFlags, Frame, Status
+from reverie_comfy_bridge.wire.queue import Queue
+
+_Seen = tuple[frozenset[str], frozenset[str]]
+
+
+def _seen(queue: Queue) -> _Seen:
+    return (
+        frozenset(prompt.prompt_id for prompt in queue.running),
+        frozenset(prompt.prompt_id for prompt in queue.pending),
+    )
 
 
 class SocketWatch:
@@ -20,7 +31,7 @@ class SocketWatch:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._opened_at: float | None = None
-        #: Since when a `status` is owed, by opening or by a POST.
+        #: Since when a `status` is owed: by opening, by a POST, or by a queue that was seen to have changed.
         self._status_owed_since: float | None = None
         self._ping_sent_at: float | None = None
         #: Prompts of ours posted over this socket's client id of which nothing was heard yet, and when they were
@@ -28,7 +39,13 @@ class SocketWatch:
         self._unheard: dict[str, float | None] = {}
         #: A socket was given up as deaf, and nothing was broadcast to its successor yet.
         self._stall_suspected_at: float | None = None
+        #: What was found about the socket that is open.
+        self._given_up: Finding | None = None
         self._looked_at = float("-inf")
+        #: The queue as the last look saw it, and when that began.
+        self._seen: _Seen | None = None
+        self._seen_at = float("-inf")
+        self._status_at = float("-inf")
 
     def opened(self, now: float) -> None:
         """A socket was opened, with a client id that no other socket has."""
@@ -38,7 +55,8 @@ class SocketWatch:
 
     def closed(self) -> None:
         """There is no socket."""
-        self._opened_at = self._status_owed_since = self._ping_sent_at = None
+        self._opened_at = self._status_owed_since = self._ping_sent_at = self._given_up = None
+        self._seen = None
         self._unheard.clear()
 
     @property
@@ -65,6 +83,7 @@ class SocketWatch:
             self._unheard.pop(frame.prompt_id, None)
 
     def _hear_status(self, status: Status, now: float) -> None:
+        self._status_at = now
         if self._status_owed_since is not None and now >= self._status_owed_since:
             self._status_owed_since = None
         if not status.sid:
@@ -75,12 +94,21 @@ class SocketWatch:
         if self._opened_at is None:
             return
         self._unheard[prompt_id] = None
+        self._owe_status(now)
+
+    def _owe_status(self, now: float) -> None:
         if self._status_owed_since is None:
             self._status_owed_since = now
 
-    def looked(self, now: float) -> None:
-        """ComfyUI answered a look that began now: its event loop is alive."""
+    def looked(self, queue: Queue, now: float) -> None:
+        """ComfyUI answered a look that began now: its event loop is alive, and its queue may have changed."""
         self._looked_at = max(self._looked_at, now)
+        if self._opened_at is None:
+            return
+        before, self._seen = self._seen, _seen(queue)
+        if before not in (None, self._seen) and self._status_at < self._seen_at:
+            self._owe_status(now)
+        self._seen_at = now
 
     def ended(self, prompt_id: str, now: float) -> None:
         """The history has this prompt of ours."""
@@ -110,10 +138,13 @@ class SocketWatch:
         return owed == self._opened_at or self._looked_at > owed
 
     def _judge(self, silence: str, now: float) -> Finding:
+        if self._given_up is not None:
+            return self._given_up
         suspected_at = self._stall_suspected_at
         if suspected_at is not None and now - suspected_at < self._limits.stalled_s:
             return Finding(
                 Reason.STALLED, Remedy.POLL, "A new socket is as silent: ComfyUI's events are held up."
             )
         self._stall_suspected_at = now
-        return Finding(Reason.DEAF_SOCKET, Remedy.REOPEN, silence)
+        self._given_up = Finding(Reason.DEAF_SOCKET, Remedy.REOPEN, silence)
+        return self._given_up
