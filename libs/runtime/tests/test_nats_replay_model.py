@@ -161,4 +161,4 @@ class WholeHistory(RuleBasedStateMachine):
 
 
 TestWholeHistory = WholeHistory.TestCase
-TestWholeHistory.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)
+TestWholeHistory.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
