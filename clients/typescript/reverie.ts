@@ -1689,6 +1689,8 @@ export interface ModeInfo {
   /** default false */
   pinned?: boolean;
   family?: string;
+  /** what the network draws; empty until it is known */
+  nativeSize?: string;
   /** default "512x512" */
   defaultSize?: string;
   /** denoising steps in all; 0..; default 4 */
@@ -1819,11 +1821,19 @@ export interface DreamSession {
   updatedAt: number;
 }
 
-/** The session began; `params` are what drafts have in common. */
+/**
+ * The session began; `params` are what drafts have in common.
+ *
+ * What the service was set to is here too, so that a replay does not depend on it: the modifiers of prompts by
+ * group, and how much each scorer counts where nobody says otherwise.
+ */
 export interface Started {
   event: "started";
   plan: DreamPlan;
   params: GenerateParams;
+  modifiers?: { [key: string]: readonly string[] };
+  /** how much each scorer counts, by name */
+  weights?: { [key: string]: number };
 }
 
 /** A process took the session over; whoever had it before can append no more. */

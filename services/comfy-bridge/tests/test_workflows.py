@@ -171,6 +171,9 @@ def test_an_instance_without_a_class_or_a_model_cannot_run_it_and_says_why() -> 
     classes = read_node_classes(empty)
     assert "nothing to choose for checkpoint" in obstacle(CATALOGUE["text_to_image"], classes)
     assert obstacle(CATALOGUE["filters"], classes) == ""
+    large = msgspec.structs.replace(CATALOGUE["filters"], tags=frozenset({"large"}))
+    assert obstacle(large, CLASSES) == "it has no tag large"
+    assert obstacle(large, CLASSES, ("fast", "large")) == ""
 
 
 @pytest.mark.parametrize(

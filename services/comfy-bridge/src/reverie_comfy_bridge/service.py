@@ -62,7 +62,7 @@ class Bridge:
     def offers(self) -> tuple[Offer, ...]:
         """What can be promised now: instances that can be reached and take work."""
         return tuple(
-            Offer(worker.wish.name, worker.instance.classes)
+            Offer(worker.wish.name, worker.instance.classes, frozenset(worker.wish.tags))
             for worker in self.workers
             if worker.instance.classes is not None and worker.instance.usable and not worker.wish.draining
         )
@@ -165,7 +165,12 @@ async def serve(
         for subject, handler in ((worker_ping(key), on_ping), (JOB_WATCH, previews.on_watch)):
             stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
         desk = Desk(
-            bus, catalogue=means.catalogue, offers=bridge.offers, allowed_nodes=comfy.nodes, clock=clock
+            bus,
+            catalogue=means.catalogue,
+            offers=bridge.offers,
+            allowed_nodes=comfy.nodes,
+            others=lambda: registry.others_serve,
+            clock=clock,
         )
         await stack.enter_async_context(desk.run())
         await registry.enter(comfy.given_instances)

@@ -1,7 +1,7 @@
 """Answers gateways: could this ComfyUI job run (`comfy.check`), and which workflows are there (`comfy.workflows`)?
 
-Each bridge speaks for the instances it serves, and the first answer counts.  So what another bridge may know better
-(no instance, or none that can) is said a little later than what is certain.
+Each bridge speaks for the instances it serves, and the first answer counts.  So a refusal, for which another bridge
+may have a better answer, is said a little later where there is one.
 """
 
 from __future__ import annotations
@@ -34,14 +34,18 @@ log = structlog.get_logger(__name__)
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """An instance that can be reached and takes work: its name and its classes of nodes."""
+    """An instance that can be reached and takes work: its name, its classes of nodes, and its tags."""
 
     instance: str
     classes: NodeClasses
+    tags: frozenset[str] = frozenset()
 
 
 class Desk:
-    """Answers on the bus; `offers` are the instances as they are now, `catalogue` the workflows."""
+    """Answers on the bus; `offers` are the instances as they are now, `catalogue` the workflows.
+
+    `others` says whether another bridge has instances, which may know better.
+    """
 
     def __init__(
         self,
@@ -50,12 +54,14 @@ class Desk:
         catalogue: Callable[[], Catalogue],
         offers: Callable[[], Sequence[Offer]],
         allowed_nodes: Collection[str],
+        others: Callable[[], bool] = lambda: False,
         clock: Clock,
     ) -> None:
         self._bus = bus
         self._catalogue = catalogue
         self._offers = offers
         self._allowed = frozenset(allowed_nodes)
+        self._others = others
         self._clock = clock
         self._answering: set[asyncio.Task[None]] = set()
         self._decoder = msgspec.json.Decoder(ComfyCheck)
@@ -85,10 +91,12 @@ class Desk:
         if workflow is None and not check.may_send_graphs:
             message = "graphs of one's own are for administrators; name a workflow"
             return ComfyVerdict(code=ErrorCode.FORBIDDEN, message=message)
+        tags = workflow.tags if workflow is not None else frozenset()
         return merged(
             [
                 verdict(check.params, workflow, classes=offer.classes, allowed=self._allowed)
                 for offer in self._offers()
+                if tags <= offer.tags
             ]
         )
 
@@ -122,12 +130,12 @@ class Desk:
             log.warning("unreadable question ignored", reason=type(error).__name__)
             return
         answer = self.judge(check)
-        if answer.code:
+        if answer.code and self._others():
             await self._clock.sleep(UNSURE_S)
         await self._reply(message, msgspec.json.encode(answer))
 
     async def _tell_workflows(self, message: Message) -> None:
-        if not self._offers():
+        if not self._offers() and self._others():
             await self._clock.sleep(UNSURE_S)
         await self._reply(message, msgspec.json.encode(self.workflows()))
 
@@ -140,13 +148,14 @@ class Desk:
 
 
 def _described(workflow: Workflow, offers: Sequence[Offer]) -> ComfyWorkflow:
-    obstacles = {offer.instance: obstacle(workflow, offer.classes) for offer in offers}
+    obstacles = {offer.instance: obstacle(workflow, offer.classes, offer.tags) for offer in offers}
     return ComfyWorkflow(
         id=workflow.id,
         title=workflow.title,
         description=workflow.description,
         params=schema_of(workflow, [offer.classes for offer in offers]),
         input_image=input_image_of(workflow),
+        outputs=workflow.kinds,
         available=tuple(name for name, why in obstacles.items() if not why),
         unavailable={name: why for name, why in obstacles.items() if why},
     )

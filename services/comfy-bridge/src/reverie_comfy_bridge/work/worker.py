@@ -310,9 +310,11 @@ class InstanceWorker(Claimant[PromptAssignment]):
         classes, catalogue = self.instance.classes, self._means.catalogue()
         if classes is None:
             return (), {}
-        key = (self.instance.edition, id(catalogue))
+        key = (self.instance.edition, id(catalogue), self.wish.tags)
         if self._offered[0] != key:
-            reasons = {id_: obstacle(workflow, classes) for id_, workflow in catalogue.items()}
+            reasons = {
+                id_: obstacle(workflow, classes, self.wish.tags) for id_, workflow in catalogue.items()
+            }
             self._offered = (
                 key,
                 tuple(id_ for id_, why in reasons.items() if not why),

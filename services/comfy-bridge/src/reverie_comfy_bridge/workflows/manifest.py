@@ -4,6 +4,8 @@ asked of it and where that goes.
     title = "Text to image"
     description = "A picture from a prompt."
     outputs = ["9"]                       # nodes whose outputs are kept; left out: all
+    kinds = ["images"]                    # what they are, for who chooses a workflow
+    tags = ["large"]                      # only instances with all of these run it
     without_image = "text_to_image.json"  # the graph where no optional image is given
 
     [parameters.prompt]
@@ -42,6 +44,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
+
+from reverie_protocol.instances import InstanceTag
 
 #: Largest graph and largest manifest that is read, in bytes.
 MAX_BYTES: Final = 1 << 20
@@ -98,6 +102,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     title: Annotated[str, Meta(min_length=1, max_length=200)]
     description: Annotated[str, Meta(max_length=2000)] = ""
     outputs: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    tags: tuple[InstanceTag, ...] = ()
     without_image: str = ""
     parameters: dict[ParameterName, Parameter] = {}
 
@@ -105,7 +111,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     """A workflow that can be built.
 
-    `outputs` are the nodes whose outputs are kept, empty for all.  `graph_without_image` is used where no optional
+    `outputs` are the nodes whose outputs are kept, empty for all; `kinds` say what these are.  `tags` are what an
+    instance must have.  `graph_without_image` is used where no optional
     image is given; None where the one graph does for both.
     """
 
@@ -115,6 +122,8 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Parameter]
     outputs: frozenset[str]
     graph: Graph
+    kinds: tuple[str, ...] = ()
+    tags: frozenset[str] = frozenset()
     graph_without_image: Graph | None = None
 
     @property
@@ -157,6 +166,8 @@ def read_workflow(path: Path) -> Workflow:
         parameters=read.parameters,
         outputs=frozenset(read.outputs),
         graph=graph,
+        kinds=read.kinds,
+        tags=frozenset(read.tags),
         graph_without_image=without,
     )
 

@@ -66,8 +66,11 @@ def invalid(errors: tuple[ComfyNodeError, ...]) -> ComfyVerdict:
     )
 
 
-def obstacle(workflow: Workflow, classes: NodeClasses) -> str:
+def obstacle(workflow: Workflow, classes: NodeClasses, tags: Collection[str] = ()) -> str:
     """Why an instance can never run a workflow, whatever its parameters, as one sentence; empty if it can."""
+    lacking = sorted(workflow.tags.difference(tags))
+    if lacking:
+        return f"it has no tag {lacking[0]}"
     for name, parameter in workflow.parameters.items():
         if parameter.choices_from and not choices_of(classes, parameter.choices_from):
             return f"there is nothing to choose for {name} ({parameter.choices_from})"
