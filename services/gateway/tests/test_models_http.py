@@ -104,7 +104,7 @@ async def test_an_unknown_mode_names_those_there_are_and_a_missing_one_its_reaso
     assert unknown.json()["code"] == "mode_not_found"
     assert "ink, photo" in unknown.json()["detail"]
     missing = await gateway.http.post("/api/modes/switch", json={"mode": "gone"})
-    assert missing.json()["code"] == "model_load_failed"
+    assert (missing.status_code, missing.json()["code"]) == (503, "model_load_failed")
     assert "gone is not there" in missing.json()["detail"]
     wrong = await gateway.http.post("/api/modes/switch", json={"mode": 7})
     assert wrong.status_code == 422
