@@ -111,6 +111,14 @@ async def test_an_unknown_mode_names_those_there_are_and_a_missing_one_its_reaso
     assert wrong.json()["detail"][0]["loc"] == ["body", "mode"]
 
 
+async def test_while_no_worker_takes_jobs_no_mode_is_said_not_to_be_there(own_stage: Any) -> None:
+    gateway = await own_stage.gateway()
+    for path, body in (("switch", {"mode": "photo"}), ("reload", None)):
+        answer = await gateway.http.post(f"/api/modes/{path}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "no_worker")
+        assert answer.headers["retry-after"] == "2"
+
+
 async def test_a_reload_asks_every_worker_and_a_broken_file_is_a_400(gateway: Any, worker: Any) -> None:
     answers = [
         ModesReloaded(modes=("photo", "new"), default_mode="new"),
