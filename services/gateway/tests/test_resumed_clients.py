@@ -39,6 +39,7 @@ from reverie_gateway.outbox import Outbox
 from reverie_gateway.retention import Janitor
 from reverie_gateway.session import Session
 from reverie_gateway.standings import Standings
+from reverie_gateway.wire import NO_DESCRIPTOR
 from reverie_gateway.writer import Turn, Writer
 from reverie_jobs.controls import ControlMirror
 from reverie_jobs.mirror import JobMirror, WorkerMirror, follow
@@ -163,6 +164,8 @@ class Gateway:
 class Connection:
     """One socket, as `socket.converse` serves it, and a line that may be congested."""
 
+    descriptor = NO_DESCRIPTOR
+
     def __init__(self, gateway: Gateway, owner: str) -> None:
         self.gateway = gateway
         self.congested = self.was_congested = False
@@ -188,6 +191,7 @@ class Connection:
             jobs=self.gateway.jobs,
             hub=self.gateway.hub,
             texts=None,  # type: ignore[arg-type]  # nobody stores any
+            dream_desk=None,  # type: ignore[arg-type]  # nobody dreams
         )
         while True:
             request = self.session.receive(await self.frames.get())
