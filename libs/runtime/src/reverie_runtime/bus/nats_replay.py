@@ -109,8 +109,7 @@ class Replay:
         self._highest = max(self._highest, sequence)
         # A snapshot is of keys that exist; one deleted while it was told is taken back.
         events: list[WatchEvent] = [Entry(key, value, sequence)] if told or value is not None else []
-        # A later revision does not stand for a listed one, but where only the latest of each key is wanted.
-        if key in self._owed and (sequence <= self._listed_to or not self._whole):
+        if key in self._owed:
             self._owed[key] -= 1
             if not self._owed[key]:
                 del self._owed[key]
