@@ -294,12 +294,11 @@ class Instance:
             await self._look()
         except Unreachable as error:
             self._failed_looks += 1
-            log.info("an instance cannot be looked at", instance=self.name, reason=error.detail)
+            if self._failed_looks == 1:
+                log.info("an instance cannot be looked at", instance=self.name, reason=error.detail)
             if self._failed_looks >= FAILED_LOOKS and self._socket is not None:
                 await self._socket.close(Reason.HTTP_FAILED)
-            await self._clock.sleep(self.limits.look_s / 2)
-            if self._followers:
-                self._doubt.set()
+            await self._clock.sleep(self.limits.look_s)
         else:
             # Two looks that find nothing prove a loss; do not let the second one follow at once.
             await self._clock.sleep(self.limits.least_look_s)

@@ -305,7 +305,10 @@ class InstanceWorker(Claimant[PromptAssignment]):
             return WorkerState.DRAINING
         if self.instance.usable:
             return WorkerState.READY
-        return WorkerState.BROKEN if self.instance.tried.is_set() else WorkerState.STARTING
+        starting = not self.instance.tried.is_set() or (
+            self.instance.observation.connected and self.instance.classes is None
+        )
+        return WorkerState.STARTING if starting else WorkerState.BROKEN
 
     def _offer(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """Workflows that it can run, and why not the others; made anew only when something changed."""
