@@ -196,9 +196,16 @@ def test_no_look_proves_anything_while_the_post_is_on_its_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "seen", [Look(11.0, None, History()), Look(11.0, Queue(), None), Look(11.0, None, None)]
+    "seen",
+    [
+        Look(11.0, None, History()),
+        Look(11.0, Queue(), None),
+        Look(11.0, None, None),
+        Look(11.0, Queue(pending=(QueuedPrompt(""),)), History()),
+        Look(11.0, Queue(), History(unreadable=frozenset({ID}))),
+    ],
 )
-def test_a_look_without_an_answer_proves_nothing(seen: Look) -> None:
+def test_a_look_that_cannot_be_read_proves_nothing(seen: Look) -> None:
     run = sent()
     for _ in range(3):
         assert run.looked(seen, 11.0) == []
@@ -271,6 +278,13 @@ def test_what_the_socket_said_of_a_failure_counts_for_nothing_against_the_histor
     ended = the_end(run.looked(look(12.0, history=done()), 12.0))
     assert (ended.outcome, ended.node_errors) == (Outcome.SUCCESS, ())
     assert {node.state for node in ended.run.nodes} == {ComfyNodeState.FINISHED}
+
+
+def test_the_message_of_a_failure_is_one_line_and_its_error_says_all() -> None:
+    error = ComfyNodeError("2", "OSError", "first line\nsecond line", class_type="KSampler")
+    ended = the_end(sent().looked(look(12.0, history=done(HistoryStatus.ERROR, error=error)), 12.0))
+    assert ended.message == "Draw: first line"
+    assert ended.node_errors[0].message == "first line\nsecond line"
 
 
 def test_an_error_without_details_is_still_a_failure() -> None:

@@ -208,9 +208,13 @@ class PromptRun:
         queued = look.queue.find(self._prompt_id, self._mark) if look.queue else None
         if queued is not None and look.queue is not None:
             return self._found_queued(queued, look.queue.runs(queued.prompt_id))
-        if look.queue is None or look.history is None:
-            return []
-        return self._found_nowhere(look, now)
+        return self._found_nowhere(look, now) if self._shows_absence(look) else []
+
+    def _shows_absence(self, look: Look) -> bool:
+        """Whether both could be read, as far as they may hold our prompt."""
+        if look.queue is None or look.history is None or not look.queue.complete:
+            return False
+        return self._prompt_id not in look.history.unreadable
 
     def _found_queued(self, queued: QueuedPrompt, runs: bool) -> list[Event]:
         self._absences = 0
