@@ -152,6 +152,15 @@ def test_frames_that_come_before_the_answer_are_kept_until_the_id_is_known() -> 
     assert run.snapshot().current == ("1",)
 
 
+def test_of_early_pictures_only_those_that_may_be_outputs_are_kept() -> None:
+    for workflow, expected in ((WORKFLOW, []), (SENDING, [ImageSent("2", 0, b"a", "image/png")])):
+        run = new_run(workflow)
+        run.posting(9.0)
+        run.heard(Picture(b"a", "image/png", "theirs", "2"), 9.5)
+        events = run.answered(Accepted("theirs", 0.0), 10.0)
+        assert [event for event in events if isinstance(event, ImageSent | PreviewShown)] == expected
+
+
 def test_a_frame_with_our_id_shows_that_the_prompt_was_taken() -> None:
     run = sent(Uncertain())
     assert run.heard(ExecutionStart(ID), 10.5)[:2] == [Taken(ID), Started()]

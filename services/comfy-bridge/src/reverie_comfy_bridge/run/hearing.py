@@ -68,6 +68,11 @@ class Hearing:
         #: The end was said, after which nothing comes about this prompt.
         self._over = False
 
+    @property
+    def sends(self) -> bool:
+        """Whether some of its final pictures go over the socket."""
+        return bool(self._pictures.nodes)
+
     def hear(self, frame: PromptFrame, now: float, snapshot: Snapshot) -> list[Event]:
         """What follows from one frame of this prompt."""
         self.heard_at = now
