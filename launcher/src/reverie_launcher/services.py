@@ -42,6 +42,7 @@ class Service(NamedTuple):
 SERVICES = (
     Service("gateway", "reverie_gateway", ("gateway", "auth"), listens="gateway"),
     Service("inference", "reverie_inference", ("inference", "health")),
+    Service("dreams", "reverie_dreams", ("dreams", "health"), addressed=False),
     Service("monitor", "reverie_monitor", ("monitor", "alerts", "health"), addressed=False),
     Service("comfy-bridge", "reverie_comfy_bridge", ("comfy", "health"), addressed=False, on_demand=True),
 )

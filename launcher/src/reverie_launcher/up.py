@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -112,6 +113,14 @@ class Platform:
         named = {} if self._environment.get("REVERIE_COMFY__NAME") else {"name": self._plan.worker}
         return named | ({"instances": ",".join(self._plan.comfy)} if self._plan.comfy else {})
 
+    def _dreams_values(self) -> dict[str, str]:
+        """The dreams process keeps its name over restarts, by which it takes its sessions back."""
+        values = {"name": self._plan.worker}
+        if models := self._environment.get("REVERIE_BUILTIN_MODELS"):
+            values["builtin_scorer"] = str(Path(models).expanduser().absolute() / "scorer")
+        given = {name for name in values if self._environment.get(f"REVERIE_DREAMS__{name.upper()}")}
+        return {name: value for name, value in values.items() if name not in given}
+
     def _values(self, data: DataDirectory, nats_url: str) -> Values:
         """What we decide for the services, by settings section."""
         plan = self._plan
@@ -123,6 +132,7 @@ class Platform:
             "drain": {"deadline_s": f"{plan.drain_s:g}"},
             "gateway": {"host": plan.host, "port": str(plan.port)},
             "monitor": self._monitor_values(),
+            "dreams": self._dreams_values(),
             "comfy": self._comfy_values(),
             "inference": {
                 **({"modes": plan.modes} if plan.modes else {"model": plan.model}),
