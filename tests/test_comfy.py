@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ from reverie_comfy_bridge.settings import Settings as BridgeSettings
 from reverie_gateway import composition as gateway_service
 from reverie_gateway.settings import GatewaySettings
 from reverie_gateway.settings import Settings as GatewaySettingsTree
+from reverie_launcher.__main__ import run
 from reverie_runtime.bus.nats import connect_nats
 from reverie_runtime.clock import SystemClock
 from reverie_runtime.health import Health
@@ -74,7 +77,9 @@ async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Si
         )
         made = await http.put("/v1/comfy/instances/gpu", json={"url": comfy.url})
         assert made.status_code == 201, made.text
-        yield SimpleNamespace(http=http, ws_url=gateway.url.replace("http", "ws") + "/v1/ws", comfy=comfy)
+        yield SimpleNamespace(
+            url=gateway.url, http=http, ws_url=gateway.url.replace("http", "ws") + "/v1/ws", comfy=comfy
+        )
 
 
 async def message_of(socket: ClientConnection, **fields: Any) -> dict[str, Any]:
@@ -143,3 +148,51 @@ async def test_what_comfyui_would_refuse_is_refused_before_there_is_a_job(platfo
         ("1", "value_smaller_than_min")
     ]
     assert (await platform.http.get("/v1/jobs")).json()["total"] == before
+
+
+async def test_the_command_line_runs_a_workflow_and_saves_what_it_makes(
+    platform: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await workflow(platform, "filters")
+    monkeypatch.setenv("REVERIE_URL", platform.url)
+    (tmp_path / "in.png").write_bytes(picture())
+
+    async def reverie(*arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(run, ["comfy", *arguments])
+        shown = capsys.readouterr()
+        # The services' logs go to the same place here.
+        lines = [line for line in shown.out.splitlines(keepends=True) if not re.match(r"20\d\d-", line)]
+        return code, "".join(lines), shown.err
+
+    code, out, _ = await reverie("workflows")
+    assert code == 0
+    assert "image_to_image" in out
+    code, out, _ = await reverie("instances")
+    assert (code, "connected" in out) == (0, True)
+    made = tmp_path / "made.png"
+    image = str(tmp_path / "in.png")
+    code, out, err = await reverie(
+        "run", "filters", "width=64", "height=64", "--image", image, "-o", str(made)
+    )
+    assert (code, out) == (0, f"{made}\n"), err
+    assert Image.open(made).format == "PNG"
+    code, out, _ = await reverie(
+        "run", "filters", f"image=@{image}", "width=64", "-o", str(tmp_path), "--json"
+    )
+    assert code == 0
+    assert Path(json.loads(out)["outputs"][0]["file"]).parent == tmp_path
+    code, _, err = await reverie("run", "filters", "blur=99", "shade=x")
+    assert (code, "Shade unknown field; blur must be 1..31." in err) == (2, True), err
+    code, _, err = await reverie("run", "nothing")
+    assert (code, "filters" in err) == (2, True)
+    code, out, _ = await reverie("drain", "gpu")
+    assert (code, out.startswith(f"gpu: {platform.comfy.url}, connected, draining")) == (0, True)
+    assert (await reverie("drain", "gpu", "--undo"))[0] == 0
+    code, out, _ = await reverie("add", "other", "http://169.254.1.1")
+    assert code == 2
+    code, out, _ = await reverie("add", "other", "http://127.0.0.1:9", "--tag", "big")
+    assert (code, out) == (0, "other: http://127.0.0.1:9, disconnected\n")
+    assert (await reverie("remove", "other"))[:2] == (0, "other: taken out\n")

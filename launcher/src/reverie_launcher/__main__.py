@@ -19,6 +19,7 @@ from rich.text import Text
 from reverie_launcher.chaos.command import chaos
 from reverie_launcher.client.address import DEFAULT_URL
 from reverie_launcher.client.refusals import sentence
+from reverie_launcher.comfy_commands import comfy_app
 from reverie_launcher.exits import ExitCode, Failure, cannot_write, output_failure
 from reverie_launcher.options import AsJson, TokenFile, Url, server
 from reverie_launcher.queue_commands import priority, queue_app, retry
@@ -236,6 +237,7 @@ app.command()(chaos)
 app.command()(priority)
 app.command()(retry)
 app.add_typer(queue_app, name="queue")
+app.add_typer(comfy_app, name="comfy")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,24 +108,25 @@ async def make_picture(
     """
     started = time.monotonic()
     async with HttpClient(address) as http:
-        follower = Follower(
-            http,
-            submission(request, previews=previews),
-            idempotency_key=uuid.uuid4().hex,
-            observe=view.show,
-            rng=random.Random(),
-        )
-        try:
-            with view:
-                async with asyncio.timeout(timeout_s):
-                    job = await follower.run()
-        except TimeoutError:
-            raise _timed_out(address, follower.job, timeout_s) from None
-        except asyncio.CancelledError:
-            raise await _interrupted(follower) from None
-        output = _output_of(job)
+        job = await followed(http, submission(request, previews=previews), view, timeout_s=timeout_s)
+        output = outputs_of(job)[0]
         picture = await http.download(output.url)
     return Result(job, output, address.absolute(output.url), picture, time.monotonic() - started)
+
+
+async def followed(
+    http: HttpClient, body: Mapping[str, object], view: ProgressView, *, timeout_s: float | None
+) -> Tracked:
+    """Submit a job and follow it to its end, however that is; Failure if it was refused, or time ran out."""
+    follower = Follower(http, body, idempotency_key=uuid.uuid4().hex, observe=view.show, rng=random.Random())
+    try:
+        with view:
+            async with asyncio.timeout(timeout_s):
+                return await follower.run()
+    except TimeoutError:
+        raise _timed_out(http.address, follower.job, timeout_s) from None
+    except asyncio.CancelledError:
+        raise await _interrupted(follower) from None
 
 
 async def _interrupted(follower: Follower) -> Failure:
@@ -159,9 +161,10 @@ def _timed_out(address: Address, job: Tracked, timeout_s: float | None) -> Failu
     )
 
 
-def _output_of(job: Tracked) -> Output:
+def outputs_of(job: Tracked) -> tuple[Output, ...]:
+    """What a completed job made, at least one; Failure for any other."""
     if job.state is JobState.COMPLETED and job.outputs:
-        return job.outputs[0]
+        return job.outputs
     if job.error is None:
         raise Failure(
             ExitCode.FAILED,

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from reverie_launcher.client.address import Address
 from reverie_launcher.client.refusals import http_failure, not_reverie, unreachable
-from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView, QueueView
+from reverie_protocol.comfy import ComfyWorkflows
+from reverie_protocol.comfy_bodies import ComfyInstances
+from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView, QueueView, UploadAccepted
+from reverie_protocol.instances import ComfyInstance
 from reverie_protocol.jobs import JobState
 from reverie_protocol.model_bodies import ModelsStatus, ModesReread, ModesView, ModeSwitched
 from reverie_protocol.server_messages import SystemStatus
@@ -89,6 +93,27 @@ class HttpClient:
         headers = {"Idempotency-Key": idempotency_key}
         return _decode(await self._request("POST", "/v1/jobs", json=body, headers=headers), JobAccepted)
 
+    async def upload(self, content: bytes) -> str:
+        """Send a picture; the reference by which jobs name it for a while."""
+        body = await self._request("POST", "/v1/upload", files={"file": ("picture", content)})
+        return _decode(body, UploadAccepted).file_ref
+
+    async def comfy_workflows(self) -> ComfyWorkflows:
+        """The ComfyUI workflows there are."""
+        return _decode(await self._get("/v1/comfy/workflows"), ComfyWorkflows)
+
+    async def comfy_instances(self) -> ComfyInstances:
+        """The ComfyUI servers; for administrators."""
+        return _decode(await self._get("/v1/comfy/instances"), ComfyInstances)
+
+    async def put_comfy_instance(self, name: str, body: Mapping[str, object]) -> ComfyInstance:
+        """Enter a ComfyUI server, or change what is wanted of one."""
+        return _decode(await self._request("PUT", _instance(name), json=body), ComfyInstance)
+
+    async def delete_comfy_instance(self, name: str) -> ComfyInstance:
+        """Take a ComfyUI server out; its last record."""
+        return _decode(await self._request("DELETE", _instance(name)), ComfyInstance)
+
     async def status(self) -> SystemStatus:
         """State of the platform, as `system:status` has it."""
         return _decode(await self._get("/v1/system/status"), SystemStatus)
@@ -123,6 +148,10 @@ class HttpClient:
             return await self._http.request(method, url, **arguments)
         except httpx.HTTPError as error:
             raise unreachable(self.address.url, error) from None
+
+
+def _instance(name: str) -> str:
+    return f"/v1/comfy/instances/{quote(name, safe='')}"
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

@@ -24,6 +24,7 @@ ADVICE: dict[ErrorCode, str] = {
     ErrorCode.CRASH_LOOP: "The worker's log has the details; a smaller --size may help.",
     ErrorCode.UNAUTHENTICATED: "Set REVERIE_TOKEN or give --token-file; reverie token makes one.",
     ErrorCode.JOB_NOT_FOUND: "See which jobs there are with reverie jobs.",
+    ErrorCode.COMFY_UNREACHABLE: "See which ComfyUI servers there are with reverie comfy instances.",
 }
 #: Options of `reverie generate` by the name that the API has for them.
 OPTIONS = {

@@ -45,6 +45,7 @@ class Tracked(msgspec.Struct, frozen=True):
     step: int = 0
     steps: int = 0
     progress: float = 0.0
+    node: str = ""
     preview: Preview | None = None
     outputs: tuple[Output, ...] = ()
     meta: JobMeta | None = None
@@ -70,7 +71,7 @@ def _told(tracked: Tracked, event: JobEvent) -> dict[str, Any]:
         case JobAck():
             return {"job_id": event.job_id}
         case JobProgress() if event.attempt >= tracked.attempt:
-            fields = ("phase", "step", "steps", "progress")
+            fields = ("phase", "step", "steps", "progress", "node")
             return {name: getattr(event, name) for name in fields}
         case JobComplete():
             return {"progress": 1.0, "outputs": event.outputs, "meta": event.meta}

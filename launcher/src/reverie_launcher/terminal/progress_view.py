@@ -27,6 +27,8 @@ _PHASES = {
     Phase.DENOISING: "denoising",
     Phase.DECODING: "decoding",
     Phase.UPSCALING: "upscaling",
+    Phase.WAITING: "waiting in ComfyUI",
+    Phase.EXECUTING: "running in ComfyUI",
     Phase.STORING: "storing",
 }
 
@@ -53,7 +55,7 @@ def stage(job: Tracked) -> str:
     if job.state is JobState.QUEUED:
         return "waiting in the queue" if job.attempt == 0 else "waiting for another worker"
     if job.state is JobState.RUNNING:
-        return _PHASES[job.phase] if job.phase else "starting"
+        return job.node or _PHASES[job.phase] if job.phase else "starting"
     return {"completed": "done", "failed": "failed", "cancelled": "cancelled"}[job.state]
 
 

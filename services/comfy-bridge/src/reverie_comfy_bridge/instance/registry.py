@@ -288,13 +288,15 @@ class _Post:
             await how(self.served)  # type: ignore[misc]  # a coroutine, whatever it gives
 
     async def end(self, how: Callable[[Served], object]) -> None:
-        """Let its life end in this way."""
+        """Let its life end in this way.  Who is cancelled while he waits for that does not cut it short."""
         if not self._how.done():
             self._how.set_result(how)
-        try:
-            await self._task
-        except BusError as error:
+        await asyncio.wait((self._task,))
+        error = None if self._task.cancelled() else self._task.exception()
+        if isinstance(error, BusError):
             log.warning("an instance's worker ended badly", reason=str(error))
+        elif error is not None:
+            raise error
 
 
 def _wish(record: ComfyInstance) -> tuple[object, ...]:
