@@ -226,7 +226,7 @@ async def test_a_job_whose_id_comes_again_after_its_record_was_purged_is_done(
 
 
 async def test_a_pipeline_that_takes_one_job_at_a_time_is_not_given_two(world: Any, models: Any) -> None:
-    async with world.worker(models["sd3"], slots=3) as worker:
+    async with world.worker(models["own_loop"], slots=3) as worker:
         assert worker.standing.record().slots == 1
         jobs = [await world.submit(scheduler=None) for _ in range(3)]
         assert [(await world.ended(job_id)).state for job_id in jobs] == [JobState.COMPLETED] * 3
