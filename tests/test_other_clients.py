@@ -146,6 +146,18 @@ def test_curl_scripts_of_the_old_frontend_work_unchanged(product: Product, tmp_p
     assert modes["modes"][mode]["default_size"]
     status, _, body = curl(tmp_path, *json_type, "-d", json.dumps({"mode": mode}), f"{url}/api/modes/switch")
     assert (status, json.loads(body)["status"]) == (200, "already_loaded")
+    status, _, body = curl(tmp_path, "-X", "POST", f"{url}/api/modes/reload")
+    reloaded = {"status": "reloaded", "modes_count": 1, "modes": [mode], "default_mode": mode}
+    assert (status, json.loads(body)) == (200, reloaded)
+    status, _, body = curl(tmp_path, f"{url}/api/models/status")
+    assert (status, json.loads(body)["current_mode"]) == (200, mode)
+    status, _, body = curl(tmp_path, f"{url}/api/vram")
+    vram = json.loads(body)
+    assert (status, vram["models_loaded"], len(vram["models"])) == (200, 1, 1)
+    assert {"name", "model_path", "vram_gb", "loras"} <= vram["models"][0].keys()
+    figures = ("total_gb", "allocated_gb", "used_gb", "available_gb", "usage_percent")
+    assert vram["device"] == "No GPU" or vram["total_gb"] > 0
+    assert all(vram[name] >= 0 for name in figures)
 
     order = {
         "prompt": PROMPT,

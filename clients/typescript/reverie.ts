@@ -25,6 +25,9 @@ export const ERROR_CODES = {
   job_finished: { status: 409, retryable: false },
   job_not_retryable: { status: 409, retryable: false },
   range_not_satisfiable: { status: 416, retryable: false },
+  already_dreaming: { status: 400, retryable: false },
+  session_not_found: { status: 404, retryable: false },
+  session_over: { status: 409, retryable: false },
   not_implemented: { status: 501, retryable: false },
   queue_full: { status: 429, retryable: true },
   rate_limited: { status: 429, retryable: true },
@@ -116,8 +119,18 @@ export interface StyleLora {
   level?: number;
 }
 
+/** A move of the starting noise towards that of another seed: 0 stays, 1 arrives. */
+export interface Variation {
+  /** seed of the noise; 0..4294967295 */
+  seed: number;
+  /** how far towards that seed's noise; 0..1 */
+  weight: number;
+}
+
 /**
  * A picture from text.  A field left at None takes the default of the mode that runs the job.
+ *
+ * `variations` move the starting noise of `seed` by spherical interpolation, one after the other.
  *
  * With `initImage` it starts from that picture, drawn at `size` or else at the picture's own size; with
  * `maskImage` beside it only what is white there is drawn anew.  `strength` is the part of the steps that is
@@ -154,6 +167,7 @@ export interface GenerateParams {
   maskImage?: string | null;
   /** how far from `initImage` the picture may go; 1 is all the way; ..1 */
   strength?: number | null;
+  variations?: readonly Variation[];
 }
 
 /** Super-resolution of an uploaded picture. */
@@ -172,8 +186,8 @@ export interface SuperResolutionParams {
 /**
  * A ComfyUI workflow: one of the named ones with its parameters, or (by right) a graph in API format.
  *
- * `inputImage` is what the workflow's first image input takes.  `preview` chooses how ComfyUI makes previews, where
- * its version can; left out, the bridge's setting decides.
+ * `inputImage` is what the workflow's first image input takes; others stand in `params` as `fileRef:...`.
+ * `preview` chooses how ComfyUI makes previews, where its version can; left out, the bridge's setting decides.
  */
 export interface ComfyParams {
   kind: "comfy";
@@ -274,13 +288,11 @@ export interface StoragePut {
   payload: string;
 }
 
-/** How a session walks from one candidate to the next. */
-export type DreamStrategy = "random" | "linear_walk" | "grid" | "evolutionary" | "temperature" | "cluster" | "slerp";
-
 /**
  * Row 7: begin a dream session; answered by `dream:started`.
  *
- * Parameters keep the names of `POST /dreams/start`; `duration` may also be called `duration_hours`.
+ * `duration` is in seconds, `duration_hours` in hours: at most one of them, an hour without.  The other parameters
+ * keep the names of `POST /dreams/start`.
  */
 export interface DreamStart {
   type: "dream:start";
@@ -288,8 +300,10 @@ export interface DreamStart {
   id?: string | number | null;
   /** text, in characters; at most 10000 characters */
   prompt: string;
-  /** hours; 0.001..24; default 1.0 */
-  duration?: number;
+  /** seconds; 3.6..86400 */
+  duration?: number | null;
+  /** hours; 0.001..24 */
+  duration_hours?: number | null;
   /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
   temperature?: number;
   /** least score that is kept; 0..1; default 0.7 */
@@ -298,12 +312,22 @@ export interface DreamStart {
   render_interval?: number;
   /** candidates kept; 10..1000; default 100 */
   top_k?: number;
-  /** default "random" */
-  strategy?: DreamStrategy;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one; default "random" */
+  strategy?: string;
   /** at most 200 characters */
   mode?: string | null;
   /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
   size?: string | null;
+  /** text, in characters; at most 10000 characters */
+  negative_prompt?: string | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidance_scale?: number | null;
+  /** denoising steps; 1..150 */
+  num_inference_steps?: number | null;
+  /** how much each scorer counts, by name */
+  weights?: { [key: string]: number } | null;
+  /** seed of the noise; 0..4294967295 */
+  seed?: number | null;
 }
 
 /** Row 8: end the session, or the only one there is; answered by `dream:stopped`. */
@@ -315,7 +339,11 @@ export interface DreamStop {
   sessionId?: string | null;
 }
 
-/** Row 10: the best candidates so far; answered by `dream:top:result`.  Filters go before the limit. */
+/**
+ * Row 10: the best candidates so far; answered by `dream:top:result`.
+ *
+ * Filters go before the offset and the limit.
+ */
 export interface DreamTop {
   type: "dream:top";
   /** at most 200 characters */
@@ -324,6 +352,8 @@ export interface DreamTop {
   sessionId?: string | null;
   /** candidates; 1..1000; default 50 */
   limit?: number;
+  /** candidates left out before; 0..1000000; default 0 */
+  offset?: number;
   /** least score that is kept; 0..1; default 0.0 */
   min_score?: number;
   /** default false */
@@ -339,9 +369,20 @@ export interface DreamRecent {
   sessionId?: string | null;
   /** candidates; 1..1000; default 20 */
   limit?: number;
+  /** candidates left out before; 0..1000000; default 0 */
+  offset?: number;
+  /** least score that is kept; 0..1; default 0.0 */
+  min_score?: number;
+  /** default false */
+  rendered_only?: boolean;
 }
 
-/** What may be steered while a session dreams; a field left at None stays as it is. */
+/**
+ * What may be steered while a session dreams; a field left at None stays as it is.
+ *
+ * `weights` replaces the weights of the scorers.  `more_like` and `less_like` name candidates whose likeness is
+ * wanted or not, in addition to those named before; `forget_likes` drops these first.
+ */
 export interface DreamGuidance {
   /** text, in characters; at most 10000 characters */
   prompt?: string | null;
@@ -353,11 +394,17 @@ export interface DreamGuidance {
   similarity_threshold?: number | null;
   /** candidates between two full renders; 1.. */
   render_interval?: number | null;
-  strategy?: DreamStrategy | null;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one */
+  strategy?: string | null;
   /** guidance scale; 1 is none; 0..20 */
   guidance_scale?: number | null;
   /** denoising steps; 1..150 */
   num_inference_steps?: number | null;
+  /** how much each scorer counts, by name */
+  weights?: { [key: string]: number } | null;
+  more_like?: readonly number[] | null;
+  less_like?: readonly number[] | null;
+  forget_likes?: boolean | null;
 }
 
 /** Row 13: steer a running session; what is left out stays as it is.  Answered by `dream:guide:ok`. */
@@ -384,10 +431,22 @@ export interface FieldError {
   type: FieldErrorType | (string & {});
 }
 
+/** What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` the input that is meant. */
+export interface ComfyNodeError {
+  node: string;
+  type: string;
+  message: string;
+  classType?: string;
+  title?: string;
+  field?: string;
+  details?: string;
+}
+
 /**
  * Connection: a client frame was refused.  `id` echoes the client's; the socket stays open.
  *
- * `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`.
+ * `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`, with
+ * `workflow_invalid` each wrong node of a workflow in `nodeErrors` too.
  */
 export interface Error {
   type: "error";
@@ -397,6 +456,7 @@ export interface Error {
   message: string;
   retryable: boolean;
   fields?: readonly FieldError[];
+  nodeErrors?: readonly ComfyNodeError[];
 }
 
 /** Connection: answer to `AUTHENTICATE`; whose jobs this socket now sees, and until when. */
@@ -483,56 +543,6 @@ export interface JobStateChanged {
 /** What a running job is doing. */
 export type Phase = "loading" | "encoding" | "denoising" | "decoding" | "upscaling" | "waiting" | "executing" | "storing";
 
-/**
- * Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
- *
- * `node` names the ComfyUI node that runs.  An `etaSeconds` that would be a guess is left out.
- */
-export interface JobProgress {
-  type: "job:progress";
-  jobId: string;
-  /** counts the claims of the job, from 1; 0.. */
-  attempt: number;
-  phase: Phase;
-  /** denoising steps done; 0.. */
-  step: number;
-  /** denoising steps in all; 0.. */
-  steps: number;
-  /** fraction from 0 to 1; 0..1 */
-  progress: number;
-  /** seconds; 0.. */
-  etaSeconds?: number | null;
-  node?: string;
-  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
-  seq: number;
-}
-
-/**
- * One stored result.  `url` is relative to the gateway; `partial` marks what an unfinished job left.
- *
- * Of a ComfyUI job also where it comes from: the node, the kind it names it (`images`, `gifs`, `audio`, `text`),
- * and the file's name, folder and type there.
- */
-export interface Output {
-  url: string;
-  key: string;
-  /** default "image/png" */
-  contentType?: string;
-  /** pixels; 0..; default 0 */
-  width?: number;
-  /** pixels; 0..; default 0 */
-  height?: number;
-  /** bytes; 0..; default 0 */
-  bytes?: number;
-  /** default false */
-  partial?: boolean;
-  node?: string;
-  kind?: string;
-  filename?: string;
-  subfolder?: string;
-  folderType?: string;
-}
-
 /** Where a node of a workflow is. */
 export type ComfyNodeState = "running" | "cached" | "finished" | "failed";
 
@@ -568,6 +578,58 @@ export interface ComfyRun {
   nodesSeen?: number;
   current?: readonly string[];
   nodes?: readonly ComfyNode[];
+}
+
+/**
+ * Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
+ *
+ * `node` names the ComfyUI node that runs, `comfy` tells of all its nodes.  An `etaSeconds` that would be a guess
+ * is left out.
+ */
+export interface JobProgress {
+  type: "job:progress";
+  jobId: string;
+  /** counts the claims of the job, from 1; 0.. */
+  attempt: number;
+  phase: Phase;
+  /** denoising steps done; 0.. */
+  step: number;
+  /** denoising steps in all; 0.. */
+  steps: number;
+  /** fraction from 0 to 1; 0..1 */
+  progress: number;
+  /** seconds; 0.. */
+  etaSeconds?: number | null;
+  node?: string;
+  comfy?: ComfyRun | null;
+  /** position in the event log of all jobs; the highest of job:state, job:complete and job:error that was seen is the cursor to resume from; 0.. */
+  seq: number;
+}
+
+/**
+ * One stored result.  `url` is relative to the gateway; `partial` marks what an unfinished job left.
+ *
+ * Of a ComfyUI job also where it comes from: the node, the kind it names it (`images`, `gifs`, `audio`, `text`),
+ * and the file's name, folder and type there.
+ */
+export interface Output {
+  url: string;
+  key: string;
+  /** default "image/png" */
+  contentType?: string;
+  /** pixels; 0..; default 0 */
+  width?: number;
+  /** pixels; 0..; default 0 */
+  height?: number;
+  /** bytes; 0..; default 0 */
+  bytes?: number;
+  /** default false */
+  partial?: boolean;
+  node?: string;
+  kind?: string;
+  filename?: string;
+  subfolder?: string;
+  folderType?: string;
 }
 
 /** What a finished job was really made with (`seed`, `backend`, `sr` are always there). */
@@ -609,17 +671,6 @@ export interface JobComplete {
   seq: number;
   /** position among the events of this job; 0.. */
   jobSeq: number;
-}
-
-/** What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` its input where one is meant. */
-export interface ComfyNodeError {
-  node: string;
-  type: string;
-  message: string;
-  classType?: string;
-  title?: string;
-  field?: string;
-  details?: string;
 }
 
 /** Why a job did not complete; `code` is an ErrorCode, `message` one sentence for a person. */
@@ -685,7 +736,12 @@ export interface DreamStarted {
   sessionId: string;
 }
 
-/** How a session does, in the names of `GET /dreams/status` and `/dreams/stats`. */
+/**
+ * How a session does, in the names of `GET /dreams/status` and `/dreams/stats`.
+ *
+ * `dream_count` are the drafts that were begun; of these some were `pruned` half-way, `dropped` (they did not fit
+ * a guide any more, or failed), or `merged` with a near duplicate; `candidates` are kept now, `rendered` in full.
+ */
 export interface DreamStats {
   /** default false */
   is_dreaming: boolean;
@@ -701,6 +757,20 @@ export interface DreamStats {
   top_k: number;
   /** seconds; 0..; default 0.0 */
   elapsed_seconds: number;
+  /** a count; 0..; default 0 */
+  scored: number;
+  /** a count; 0..; default 0 */
+  pruned: number;
+  /** a count; 0..; default 0 */
+  dropped: number;
+  /** a count; 0..; default 0 */
+  merged: number;
+  /** a count; 0..; default 0 */
+  rendered: number;
+  /** a count; 0..; default 0 */
+  in_flight: number;
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  best_score: number;
 }
 
 /** Row 8: no more candidates are made; `stats` is the session's total. */
@@ -712,7 +782,11 @@ export interface DreamStopped {
   stats: DreamStats;
 }
 
-/** Where a session is in its life; `finished` ran its whole duration, `stopped` was told to. */
+/**
+ * Where a session is in its life; `finished` ran its whole duration, `stopped` was told to.
+ *
+ * `stopping` makes no more candidates and renders the rest of its best.
+ */
 export type DreamState = "dreaming" | "stopping" | "stopped" | "finished" | "failed";
 
 /** Rows 9 and 12: how the session does, about every 2 seconds while it dreams and once when it ends. */
@@ -724,7 +798,12 @@ export interface DreamStatus {
   stats: DreamStats;
 }
 
-/** One find: the seed and parameters that made it, how it scored and where its picture lies. */
+/**
+ * One find: the seed and parameters that made it, how it scored and where its picture lies.
+ *
+ * `parents` are the candidates it was made from and `mutation` says how; `scores` are those of each scorer,
+ * calibrated.  `url` is the full picture once it is `rendered`, before that the draft.
+ */
 export interface DreamCandidate {
   /** seed of the noise; 0..4294967295 */
   seed: number;
@@ -738,6 +817,14 @@ export interface DreamCandidate {
   url: string | null;
   thumbnailUrl: string | null;
   params: { [key: string]: unknown };
+  /** a count; 0..; default 0 */
+  id: number;
+  scores: { [key: string]: number };
+  parents: readonly number[];
+  mutation: string;
+  strategy: string;
+  /** the score, moved by what it is to be like; default 0.0 */
+  fitness: number;
 }
 
 /** Row 10: the best candidates, best first. */
@@ -747,6 +834,8 @@ export interface DreamTopResult {
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string | null;
   candidates: readonly DreamCandidate[];
+  /** a count; 0..; default 0 */
+  total?: number;
 }
 
 /** Row 11: the latest candidates, latest first. */
@@ -756,6 +845,8 @@ export interface DreamRecentResult {
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string | null;
   candidates: readonly DreamCandidate[];
+  /** a count; 0..; default 0 */
+  total?: number;
 }
 
 /** Row 13: the steering that is in force from the next candidate on. */
@@ -767,11 +858,13 @@ export interface DreamGuideOk {
   params: DreamGuidance;
 }
 
-/** Row 14: a promising candidate, as it is found. */
+/** Row 14: a promising candidate, as it is found; `candidateId` is what `dream:guide` calls it. */
 export interface DreamCandidateFound {
   type: "dream:candidate";
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string;
+  /** a count; 0..; default 0 */
+  candidateId?: number;
   /** seed of the noise; 0..4294967295 */
   seed: number;
   /** fraction from 0 to 1; 0..1 */
@@ -781,6 +874,13 @@ export interface DreamCandidateFound {
   prompt?: string;
   /** seconds since the epoch, UTC; default 0.0 */
   timestamp?: number;
+  /** default false */
+  rendered?: boolean;
+  scores?: { [key: string]: number };
+  parents?: readonly number[];
+  mutation?: string;
+  strategy?: string;
+  params?: { [key: string]: unknown };
 }
 
 /** Row 22: the text is stored under `key`; `url` is relative to the gateway. */
@@ -951,11 +1051,33 @@ export interface NodeStatus {
 }
 
 /**
+ * Whether an instance can be given work.
+ *
+ * `disconnected` was not reached since it was entered, `reconnecting` was and is being sought; `unhealthy` answers
+ * but does no work (its worker thread is dead, say); `disabled` is not to be used.
+ */
+export type ComfyStatus = "connected" | "disconnected" | "reconnecting" | "unhealthy" | "disabled";
+
+/** How one ComfyUI instance does, in `system:status`; queue lengths count others' prompts too. */
+export interface ComfyHealth {
+  name: string;
+  status: ComfyStatus;
+  reason: string;
+  version: string;
+  /** default false */
+  draining: boolean;
+  /** a count; 0..; default 0 */
+  queuePending: number;
+  /** a count; 0..; default 0 */
+  queueRunning: number;
+}
+
+/**
  * Rows 19, 24 and 32: state of the platform, on connect and on change.  `mode` is the mode that is loaded.
  *
  * `loading` are the modes whose models workers are loading, `loadProgress` how much of each is in place, on the
  * worker that has come least far.  `nodes` are the machines that a monitor runs on; a monitor's own message has
- * the one that is its own.
+ * the one that is its own.  `comfy` are the ComfyUI instances.
  */
 export interface SystemStatus {
   type: "system:status";
@@ -969,6 +1091,7 @@ export interface SystemStatus {
   workers: number;
   version: string;
   nodes: readonly NodeStatus[];
+  comfy: readonly ComfyHealth[];
 }
 
 /** What a worker says of itself. */
@@ -1038,7 +1161,8 @@ export interface JobTimestamps {
  *
  * `position` is the place in the queue (0 is next) and null once the job does not wait; `waitingFor` says in a
  * sentence what keeps a waiting job from starting, other than those before it; `progress` is the whole job's
- * fraction; `phase`, `step` and `steps` say where a running job is; `retryOf` is the ended job that it does again.
+ * fraction; `phase`, `step` and `steps` say where a running job is, `node` and `comfy` where in a workflow;
+ * `retryOf` is the ended job that it does again.
  */
 export interface JobView {
   jobId: string;
@@ -1057,6 +1181,8 @@ export interface JobView {
   step: number;
   /** denoising steps in all; 0..; default 0 */
   steps: number;
+  node: string;
+  comfy: ComfyRun | null;
   /** default false */
   cancelling: boolean;
   retryOf: string | null;
@@ -1166,8 +1292,8 @@ export interface OpenaiError {
  * Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
  *
  * `code` is stable; `requestId` finds the request in the logs; `jobId` and `url` are there where a job goes on
- * although this request ended (504), `jobIds` where the request made several.  `error` is there on the paths of
- * OpenAI's API.
+ * although this request ended (504), `jobIds` where the request made several.  `nodeErrors` are the wrong
+ * nodes of a workflow.  `error` is there on the paths of OpenAI's API.
  */
 export interface ErrorBody {
   detail: string | readonly FieldError[];
@@ -1177,6 +1303,7 @@ export interface ErrorBody {
   jobId?: string | null;
   jobIds?: readonly string[];
   url?: string | null;
+  nodeErrors?: readonly ComfyNodeError[];
   error?: OpenaiError | null;
 }
 
@@ -1276,203 +1403,105 @@ export interface VramView {
   models: readonly ModelView[];
 }
 
-/** Body of `PATCH /v1/queue`: the gates to set; the others stay as they are. */
-export interface QueueControlPatch {
-  queue?: Gate | null;
-  lanes?: { [key: string]: Gate };
-  workers?: { [key: string]: Gate };
+/** Body of `POST /v1/comfy/jobs` as JSON: one of `workflowId` and `workflow`. */
+export interface ComfyRequest {
+  /** at most 200 characters */
+  workflowId?: string | null;
+  workflow?: { [key: string]: unknown } | null;
+  params?: { [key: string]: unknown };
+  /** the reference that an upload returned, or the key of a stored picture, with or without `fileRef:` before it */
+  inputImage?: string | null;
+  preview?: "auto" | "latent2rgb" | "none" | "taesd" | null;
+  /** lane by number (0..3) or name (urgent, normal, batch, background); default 1 */
+  priority?: Lane | LaneName;
 }
 
-/**
- * The record of one job.
- *
- * `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
- * write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
- * runs it, `attempt` counts claims.  `lost_workers` are the keys of the workers that were lost while they ran it
- * and were not heard of since, `crashes` how many they are.  `cancel` asks a running job to stop.
- * Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
- */
-export interface Job {
-  /** 1 to 64 letters, digits, `_` or `-` */
+/** Answer of `POST /v1/comfy/jobs`: one id in three spellings. */
+export interface ComfyAccepted {
+  job_id: string;
+  jobId: string;
   id: string;
-  owner: string;
-  type: JobType;
-  state: JobState;
-  /** default 1 */
-  priority: Lane;
-  /** order within its lane, lowest first; default 0.0 */
-  position: number;
-  /** counts the claims of the job, from 1; 0..; default 0 */
-  attempt: number;
-  /** a count; 0..; default 0 */
-  crashes: number;
-  lostWorkers: readonly string[];
-  worker: string | null;
-  op: string;
-  /** position among the events of this job; 0..; default 1 */
-  jobSeq: number;
-  /** default false */
-  cancel: boolean;
-  /** seconds since the epoch, UTC */
-  notBefore: number | null;
-  /** seconds since the epoch, UTC */
-  startBy: number | null;
-  /** seconds since the epoch, UTC */
-  finishBy: number | null;
-  idempotencyKey: string | null;
-  retryOf: string | null;
-  requestHash: string;
-  params: GenerateParams | SuperResolutionParams | ComfyParams | SwitchParams;
-  outputs: readonly Output[];
+}
+
+/** One stored output; `url` is relative to the gateway, the rest as ComfyUI named it. */
+export interface ComfyOutput {
+  id: string;
+  url: string;
+  filename: string;
+  type: string;
+  subfolder: string;
+  node: string;
+  kind: string;
+  content_type: string;
   /** default false */
   partial: boolean;
-  error: JobError | null;
-  meta: JobMeta | null;
-  /** seconds since the epoch, UTC */
-  createdAt: number;
-  /** seconds since the epoch, UTC */
-  enqueuedAt: number;
-  /** seconds since the epoch, UTC */
-  startedAt: number | null;
-  /** seconds since the epoch, UTC */
-  finishedAt: number | null;
-  /** seconds since the epoch, UTC */
-  updatedAt: number;
 }
 
-/** A LoRA that a mode always wears; `path` as the operator wrote it. */
-export interface ModeLora {
-  path: string;
-  /** weight; 1 is as it was trained */
-  strength: number;
-  adapterName: string;
+/** Where a job is in ComfyUI; null before it got there. */
+export interface ComfyWhere {
+  client_id: string | null;
+  prompt_id: string | null;
+  instance: string | null;
 }
 
-/**
- * A mode that a worker can serve: a model with its defaults.
- *
- * `loaded` says that it runs without loading anything first; what only loading tells (`family`) is empty before.
- */
-export interface ModeInfo {
-  model: string;
-  /** default false */
-  loaded?: boolean;
-  loras?: readonly ModeLora[];
-  /** default false */
-  pinned?: boolean;
-  family?: string;
-  /** default "512x512" */
-  defaultSize?: string;
-  /** denoising steps in all; 0..; default 4 */
-  defaultSteps?: number;
-  /** guidance scale; default 1.0 */
-  defaultGuidance?: number;
-  scheduler?: string;
-  styles?: readonly string[];
-  /** pixels; 0..; default 4096 */
-  maxSide?: number;
-  /** whether it takes `initImage`; default false */
-  initImage?: boolean;
-  /** whether it takes `maskImage`; default false */
-  maskImage?: boolean;
-}
-
-/** A model in a worker's memory; `model` as the operator wrote it, `modes` those that run on it. */
-export interface ResidentModel {
-  model: string;
-  modes?: readonly string[];
-  /** its weights; 0..; default 0.0 */
-  gb?: number;
-  loras?: readonly string[];
-}
-
-/** Heartbeat record of one worker process, key `<name>.<incarnation>` of the KV bucket `workers`. */
-export interface Worker {
-  name: string;
-  incarnation: string;
-  service: string;
-  state: WorkerState;
-  /** the machine, as its monitor calls it; empty where not told */
+/** One node that was seen, in their order. */
+export interface ComfyNodeSeen {
   node: string;
-  /** default "cpu" */
-  device: string;
-  backend: string;
-  jobTypes: readonly JobType[];
-  modes: { [key: string]: ModeInfo };
-  /** why a mode cannot be served, by its name */
-  unavailable: { [key: string]: string };
-  models: readonly ResidentModel[];
-  /** that of jobs that name none */
-  mode: string | null;
-  /** the mode after a first start */
-  defaultMode: string | null;
-  /** the mode whose model is being loaded; empty if none is */
-  loading: string;
-  /** how much of it is in place; 0..1; default 0.0 */
-  loadProgress: number;
-  schedulers: readonly string[];
-  /** ComfyUI workflows that it can run */
-  workflows: readonly string[];
-  /** what its operator says of it */
-  tags: readonly string[];
-  /** default false */
-  superres: boolean;
-  /** a count; 0..; default 1 */
-  slots: number;
-  running: readonly string[];
-  vram: Vram;
-  detail: string;
-  /** seconds since the epoch, UTC; default 0.0 */
-  startedAt: number;
-  /** seconds since the epoch, UTC; default 0.0 */
-  beatAt: number;
+  title: string;
+  class_type: string;
+  state: ComfyNodeState;
+  /** fraction from 0 to 1; 0..1 */
+  progress: number;
+  /** seconds; 0.. */
+  seconds: number;
+}
+
+/** How far a job is; `current_node` is the one that runs, `fraction` that of the whole job. */
+export interface ComfyJobProgress {
+  /** a count; 0..; default 0 */
+  nodes_total: number;
+  /** a count; 0..; default 0 */
+  nodes_seen: number;
+  current_node: string | null;
+  node_progression: readonly ComfyNodeSeen[];
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  fraction: number;
 }
 
 /**
- * Record of one session, key `<sessionId>` of the KV bucket `dreams`; written by the dreams service.
+ * `GET /v1/comfy/jobs/{id}`; times are epoch seconds, `error` is a sentence, `code` and `node_errors` say more.
  *
- * `guidance` holds the steering in force, `top` the best candidates, best first.
+ * `heartbeat_at` is when the worker of a running job was last heard of.
  */
-export interface DreamSession {
-  /** 1 to 64 letters, digits, `_` or `-` */
+export interface ComfyJobView {
   id: string;
-  owner: string;
-  state: DreamState;
-  /** text, in characters; at most 10000 characters */
-  prompt: string;
-  strategy: DreamStrategy;
-  /** hours; 0.001..24 */
-  durationHours: number;
-  /** 0 stays close, 1 wanders far; 0..1 */
-  temperature: number;
-  /** least score that is kept; 0..1 */
-  similarityThreshold: number;
-  /** candidates between two full renders; 1.. */
-  renderInterval: number;
-  /** candidates kept; 10..1000 */
-  topK: number;
-  mode: string | null;
-  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
-  size: string | null;
-  guidance: DreamGuidance;
-  stats: DreamStats;
-  top: readonly DreamCandidate[];
+  workflowId: string | null;
+  status: "canceled" | "done" | "error" | "queued" | "running";
+  /** seconds since the epoch, UTC */
+  created_at: number;
+  /** seconds since the epoch, UTC */
+  started_at: number | null;
+  /** seconds since the epoch, UTC */
+  finished_at: number | null;
+  /** seconds since the epoch, UTC */
+  heartbeat_at: number | null;
+  /** seconds since the epoch, UTC */
+  updated_at: number;
   error: string | null;
-  /** seconds since the epoch, UTC */
-  startedAt: number;
-  /** seconds since the epoch, UTC */
-  endsAt: number;
-  /** seconds since the epoch, UTC */
-  updatedAt: number;
+  outputs: readonly ComfyOutput[];
+  comfy: ComfyWhere;
+  progress: ComfyJobProgress;
+  code: string | null;
+  node_errors: readonly ComfyNodeError[];
+  /** default false */
+  partial: boolean;
 }
 
-/**
- * Whether an instance can be given work.
- *
- * `disconnected` was not reached since it was entered, `reconnecting` was and is being sought; `unhealthy` answers
- * but does no work (its worker thread is dead, say); `disabled` is not to be used.
- */
-export type ComfyStatus = "connected" | "disconnected" | "reconnecting" | "unhealthy" | "disabled";
+/** Answer of `DELETE /v1/comfy/jobs/{id}`; `running` where ComfyUI has not confirmed the interrupt in time. */
+export interface ComfyCancelled {
+  job_id: string;
+  status: "canceled" | "done" | "error" | "queued" | "running";
+}
 
 /** A device of an instance, as ComfyUI reports it. */
 export interface ComfyDevice {
@@ -1529,6 +1558,410 @@ export interface ComfyInstance {
   updatedAt: number;
 }
 
+/** `GET /v1/comfy/instances`: all of them, by name. */
+export interface ComfyInstances {
+  instances: readonly ComfyInstance[];
+}
+
+/** Body of `PUT /v1/comfy/instances/{name}`: what is left out stays as it is; a new one needs a `url`. */
+export interface ComfyInstancePut {
+  /** at most 500 characters */
+  url?: string | null;
+  enabled?: boolean | null;
+  draining?: boolean | null;
+  tags?: readonly string[] | null;
+  /** prompts of ours inside it at once; 1..2 */
+  maxPrompts?: number | null;
+}
+
+/**
+ * A named workflow: what it does, a JSON Schema of its `params`, and where it can run now.
+ *
+ * `unavailable` says for each instance that cannot run it, why.
+ */
+export interface ComfyWorkflow {
+  id: string;
+  title: string;
+  description: string;
+  /** JSON Schema of `params` */
+  params: { [key: string]: unknown };
+  /** `required`, `optional` or `none`; default "none" */
+  inputImage: string;
+  /** kinds of output, such as `images` */
+  outputs: readonly string[];
+  available: readonly string[];
+  unavailable: { [key: string]: string };
+}
+
+/** Answer on `comfy.workflows` and body of `GET /v1/comfy/workflows`. */
+export interface ComfyWorkflows {
+  workflows: readonly ComfyWorkflow[];
+}
+
+/** Body of `PATCH /v1/queue`: the gates to set; the others stay as they are. */
+export interface QueueControlPatch {
+  queue?: Gate | null;
+  lanes?: { [key: string]: Gate };
+  workers?: { [key: string]: Gate };
+}
+
+/**
+ * The record of one job.
+ *
+ * `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
+ * write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
+ * runs it, `attempt` counts claims.  `lost_workers` are the keys of the workers that were lost while they ran it
+ * and were not heard of since, `crashes` how many they are.  `losses` counts how often the server that a worker
+ * works with (a ComfyUI) ended under it.  `cancel` asks a running job to stop.
+ * Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
+ * `session` names the dream session whose draft it is: nobody is told of such jobs, and they are forgotten as soon
+ * as they were looked at.
+ */
+export interface Job {
+  /** 1 to 64 letters, digits, `_` or `-` */
+  id: string;
+  owner: string;
+  type: JobType;
+  state: JobState;
+  /** default 1 */
+  priority: Lane;
+  /** order within its lane, lowest first; default 0.0 */
+  position: number;
+  /** counts the claims of the job, from 1; 0..; default 0 */
+  attempt: number;
+  /** a count; 0..; default 0 */
+  crashes: number;
+  lostWorkers: readonly string[];
+  /** a count; 0..; default 0 */
+  losses: number;
+  worker: string | null;
+  op: string;
+  /** position among the events of this job; 0..; default 1 */
+  jobSeq: number;
+  /** default false */
+  cancel: boolean;
+  /** seconds since the epoch, UTC */
+  notBefore: number | null;
+  /** seconds since the epoch, UTC */
+  startBy: number | null;
+  /** seconds since the epoch, UTC */
+  finishBy: number | null;
+  idempotencyKey: string | null;
+  retryOf: string | null;
+  session: string | null;
+  requestHash: string;
+  params: GenerateParams | SuperResolutionParams | ComfyParams | SwitchParams;
+  outputs: readonly Output[];
+  /** default false */
+  partial: boolean;
+  error: JobError | null;
+  meta: JobMeta | null;
+  /** seconds since the epoch, UTC */
+  createdAt: number;
+  /** seconds since the epoch, UTC */
+  enqueuedAt: number;
+  /** seconds since the epoch, UTC */
+  startedAt: number | null;
+  /** seconds since the epoch, UTC */
+  finishedAt: number | null;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/** A LoRA that a mode always wears; `path` as the operator wrote it. */
+export interface ModeLora {
+  path: string;
+  /** weight; 1 is as it was trained */
+  strength: number;
+  adapterName: string;
+}
+
+/**
+ * A mode that a worker can serve: a model with its defaults.
+ *
+ * `loaded` says that it runs without loading anything first; what only loading tells (`family`) is empty before.
+ */
+export interface ModeInfo {
+  model: string;
+  /** default false */
+  loaded?: boolean;
+  loras?: readonly ModeLora[];
+  /** default false */
+  pinned?: boolean;
+  family?: string;
+  /** what the network draws; empty until it is known */
+  nativeSize?: string;
+  /** default "512x512" */
+  defaultSize?: string;
+  /** denoising steps in all; 0..; default 4 */
+  defaultSteps?: number;
+  /** guidance scale; default 1.0 */
+  defaultGuidance?: number;
+  scheduler?: string;
+  styles?: readonly string[];
+  /** pixels; 0..; default 4096 */
+  maxSide?: number;
+  /** whether it takes `initImage`; default false */
+  initImage?: boolean;
+  /** whether it takes `maskImage`; default false */
+  maskImage?: boolean;
+}
+
+/** A model in a worker's memory; `model` as the operator wrote it, `modes` those that run on it. */
+export interface ResidentModel {
+  model: string;
+  modes?: readonly string[];
+  /** its weights; 0..; default 0.0 */
+  gb?: number;
+  loras?: readonly string[];
+}
+
+/** Heartbeat record of one worker process, key `<name>.<incarnation>` of the KV bucket `workers`. */
+export interface Worker {
+  name: string;
+  incarnation: string;
+  service: string;
+  state: WorkerState;
+  /** the machine, as its monitor calls it; empty where not told */
+  node: string;
+  /** default "cpu" */
+  device: string;
+  backend: string;
+  jobTypes: readonly JobType[];
+  modes: { [key: string]: ModeInfo };
+  /** why a mode cannot be served, by its name */
+  unavailable: { [key: string]: string };
+  models: readonly ResidentModel[];
+  /** that of jobs that name none */
+  mode: string | null;
+  /** the mode after a first start */
+  defaultMode: string | null;
+  /** the mode whose model is being loaded; empty if none is */
+  loading: string;
+  /** how much of it is in place; 0..1; default 0.0 */
+  loadProgress: number;
+  schedulers: readonly string[];
+  /** ComfyUI workflows that it can run */
+  workflows: readonly string[];
+  /** what its operator says of it */
+  tags: readonly string[];
+  /** default false */
+  superres: boolean;
+  /** what a pass multiplies a side by; 0..; default 2 */
+  superresScale: number;
+  /** a count; 0..; default 1 */
+  slots: number;
+  running: readonly string[];
+  vram: Vram;
+  detail: string;
+  /** seconds since the epoch, UTC; default 0.0 */
+  startedAt: number;
+  /** seconds since the epoch, UTC; default 0.0 */
+  beatAt: number;
+}
+
+/** What a session was asked for when it began; `seed` is where all its random choices come from. */
+export interface DreamPlan {
+  /** text, in characters; at most 10000 characters */
+  prompt: string;
+  /** text, in characters; at most 10000 characters */
+  negativePrompt: string | null;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one; default "random" */
+  strategy: string;
+  /** seconds; 3.6..86400; default 3600.0 */
+  durationS: number;
+  /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
+  temperature: number;
+  /** least score that is kept; 0..1; default 0.7 */
+  similarityThreshold: number;
+  /** candidates between two full renders; 1..; default 100 */
+  renderInterval: number;
+  /** candidates kept; 10..1000; default 100 */
+  topK: number;
+  mode: string | null;
+  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
+  size: string | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidanceScale: number | null;
+  /** denoising steps; 1..150 */
+  numInferenceSteps: number | null;
+  /** how much each scorer counts, by name */
+  weights: { [key: string]: number } | null;
+  /** seed of the noise; 0..4294967295; default 0 */
+  seed: number;
+}
+
+/**
+ * Record of one session, key `<sessionId>` of the KV bucket `dreams`; written by compare-and-set.
+ *
+ * `plan` is what was asked for, `guidance` what was changed since, all together.  `host` is the dreams process
+ * that works on it.  `best` are its first few candidates; all of them come from its log.
+ */
+export interface DreamSession {
+  /** 1 to 64 letters, digits, `_` or `-` */
+  id: string;
+  owner: string;
+  state: DreamState;
+  plan: DreamPlan;
+  guidance: DreamGuidance;
+  stats: DreamStats;
+  best: readonly DreamCandidate[];
+  host: string;
+  /** default false */
+  stopAsked: boolean;
+  error: string | null;
+  op: string;
+  /** seconds since the epoch, UTC */
+  startedAt: number;
+  /** seconds since the epoch, UTC */
+  endsAt: number;
+  /** seconds since the epoch, UTC */
+  endedAt: number | null;
+  /** seconds since the epoch, UTC */
+  updatedAt: number;
+}
+
+/**
+ * The session began; `params` are what drafts have in common.
+ *
+ * What the service was set to is here too, so that a replay does not depend on it: the modifiers of prompts by
+ * group, and how much each scorer counts where nobody says otherwise.
+ */
+export interface Started {
+  event: "started";
+  plan: DreamPlan;
+  params: GenerateParams;
+  modifiers?: { [key: string]: readonly string[] };
+  /** how much each scorer counts, by name */
+  weights?: { [key: string]: number };
+}
+
+/** A process took the session over; whoever had it before can append no more. */
+export interface Adopted {
+  event: "adopted";
+  host: string;
+}
+
+/** A guide is in force from the next candidate on. */
+export interface Guided {
+  event: "guided";
+  guidance: DreamGuidance;
+}
+
+/** A strategy chose a candidate: `params` make its draft, job `job`; its lineage is `parents` and `mutation`. */
+export interface Proposed {
+  event: "proposed";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  job: string;
+  params: GenerateParams;
+  strategy: string;
+  parents?: readonly number[];
+  mutation?: string;
+  modifiers?: readonly string[];
+}
+
+/** A draft was given up half-way: its estimate scored `estimate` at this part of its steps. */
+export interface Pruned {
+  event: "pruned";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  /** fraction from 0 to 1; 0..1 */
+  estimate: number;
+  /** fraction from 0 to 1; 0..1 */
+  progress: number;
+}
+
+/** A draft was given up for another reason: `guided`, `failed`, `lost`, `stopped`. */
+export interface Dropped {
+  event: "dropped";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  why: string;
+}
+
+/**
+ * A draft was judged.  `scores` are calibrated, by scorer; `signature` is what likeness is measured by.
+ *
+ * `hash` is a perceptual one.  `key` is the picture in the store, `width` and `height` its size in pixels.
+ */
+export interface Scored {
+  event: "scored";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  scores: { [key: string]: number };
+  hash: string;
+  /** 64 signed bytes, base64 */
+  signature?: string;
+  key?: string;
+  /** pixels; 0..; default 0 */
+  width?: number;
+  /** pixels; 0..; default 0 */
+  height?: number;
+}
+
+/** A judged candidate is among the best; `out` are those that it displaced. */
+export interface Kept {
+  event: "kept";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  /** fraction from 0 to 1; 0..1 */
+  score: number;
+  out?: readonly number[];
+}
+
+/** A judged candidate is a near duplicate; the better of the two stays. */
+export interface Merged {
+  event: "merged";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  /** number of the candidate in its session, from 1; 1.. */
+  into: number;
+}
+
+/** The full picture of a candidate was ordered, as job `job`. */
+export interface Rendering {
+  event: "rendering";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  job: string;
+}
+
+/** The full picture of a candidate is there; without a key it could not be made. */
+export interface Rendered {
+  event: "rendered";
+  /** number of the candidate in its session, from 1; 1.. */
+  id: number;
+  key?: string;
+}
+
+/** The session passed into this state. */
+export interface Stopped {
+  event: "stopped";
+  state: DreamState;
+  why?: string;
+}
+
+/** One revision of a session's log: what happened at once, written by `host`, `op` naming the write. */
+export interface DreamLogEntry {
+  /** seconds since the epoch, UTC */
+  at: number;
+  host: string;
+  op: string;
+  events: readonly (Started | Adopted | Guided | Proposed | Pruned | Dropped | Scored | Kept | Merged | Rendering | Rendered | Stopped)[];
+}
+
+/** Heartbeat of a dreams process, key `<name>.<incarnation>` of the bucket `dream_hosts`. */
+export interface DreamHost {
+  name: string;
+  incarnation: string;
+  sessions: readonly string[];
+  strategies: readonly string[];
+  scorers: readonly string[];
+  /** seconds since the epoch, UTC; default 0.0 */
+  beatAt: number;
+}
+
 /** The mode one worker was switched to, key `<worker name>` of the KV bucket `modes`; kept over restarts. */
 export interface ActiveMode {
   worker: string;
@@ -1541,8 +1974,8 @@ export interface ActiveMode {
  * Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
  *
  * `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
- * denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that runs.
- * `node` is that node's title (or class), `comfy` tells of all of them.
+ * denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that
+ * runs.  `node` is that node's title (or class), `comfy` tells of all of them.
  */
 export interface Progress {
   jobId: string;
@@ -1634,7 +2067,7 @@ export interface QueueMirror {
   epoch: string;
 }
 
-/** A session's state on `dream.status`, about every 2 seconds while it dreams; latest wins. */
+/** A session's state on `dream.status`, at least every 2 seconds while it dreams; latest wins. */
 export interface DreamStatusEvent {
   /** 1 to 64 letters, digits, `_` or `-` */
   sessionId: string;
@@ -1649,6 +2082,23 @@ export interface DreamCandidateEvent {
   sessionId: string;
   owner: string;
   candidate: DreamCandidate;
+}
+
+/**
+ * Answer on `dream.ctl`: an error `code`, or what was asked for.
+ *
+ * `total` counts the candidates that pass the filters, and those there are behind this page.
+ */
+export interface DreamAnswer {
+  /** an error code */
+  code?: ErrorCode | (string & {});
+  message?: string;
+  fields?: readonly FieldError[];
+  session?: DreamSession | null;
+  sessions?: readonly DreamSession[];
+  candidates?: readonly DreamCandidate[];
+  /** a count; 0..; default 0 */
+  total?: number;
 }
 
 /** Request on `comfy.check`: a job before it is taken, and whether its owner may send graphs of his own. */
@@ -1673,6 +2123,19 @@ export interface AuditEvent {
   requestId: string;
   /** seconds since the epoch, UTC */
   at: number;
+}
+
+/**
+ * Answer to `ComfyCheck`: no `code` if it can run; else the error for the client.
+ *
+ * `fields` are wrong parameters of ours, `nodeErrors` what ComfyUI would object to.
+ */
+export interface ComfyVerdict {
+  /** an error code */
+  code?: ErrorCode | (string & {});
+  message?: string;
+  fields?: readonly FieldError[];
+  nodeErrors?: readonly ComfyNodeError[];
 }
 
 /** Anything a client may send. */
@@ -1782,6 +2245,14 @@ export type HttpBody =
   | ModeSwitched
   | ModesReread
   | VramView
+  | ComfyRequest
+  | ComfyAccepted
+  | ComfyJobView
+  | ComfyCancelled
+  | ComfyInstances
+  | ComfyInstancePut
+  | ComfyWorkflow
+  | ComfyWorkflows
   | QueueControlPatch;
 
 /** Records of the KV buckets and payloads of the NATS subjects. */
@@ -1790,6 +2261,8 @@ export type BusRecord =
   | Worker
   | QueueControl
   | DreamSession
+  | DreamLogEntry
+  | DreamHost
   | ComfyInstance
   | ActiveMode
   | Progress
@@ -1801,5 +2274,7 @@ export type BusRecord =
   | QueueMirror
   | DreamStatusEvent
   | DreamCandidateEvent
+  | DreamAnswer
   | ComfyCheck
-  | AuditEvent;
+  | AuditEvent
+  | ComfyVerdict;

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from reverie_jobs.transitions import Claim, claim, complete, request_cancel, requeue
 from reverie_launcher.chaos.evidence import (
+    RETENTION_S,
     Acknowledged,
     CancelAcknowledged,
     Connection,
@@ -24,6 +25,7 @@ from reverie_launcher.chaos.evidence import (
     Unexpected,
     WorkerSaid,
 )
+from reverie_launcher.chaos.observer import note
 from reverie_launcher.chaos.oracle import judge
 from reverie_launcher.chaos.violations import Promise
 from reverie_protocol.jobs import GenerateParams, Job, JobMeta, JobState, JobType, Output
@@ -208,6 +210,18 @@ def test_a_service_that_does_not_come_back_is_reported() -> None:
     assert broken(evidence(QUEUED, CANCELLED, not_back=["gateway-0"])) == {Promise.ALL_BACK}
 
 
+def test_a_gateway_that_noticed_a_hole_is_reported() -> None:
+    assert broken(evidence(QUEUED, CANCELLED, holes=["gateway-0: missed"])) == {Promise.NO_HOLE}
+
+
+def test_a_job_that_is_asked_for_after_its_retention_may_be_gone_and_not_a_moment_before() -> None:
+    ended = revisions(QUEUED, CANCELLED)[-1].at
+    for at, promises in ((ended + RETENTION_S, set()), (ended + RETENTION_S - 1, {Promise.PROPER_ANSWERS})):
+        assert broken(evidence(QUEUED, CANCELLED, polled=[Polled("a", None, None, at)])) == promises
+    unfinished = evidence(QUEUED, RUNNING, polled=[Polled("a", None, None, 1e9)])
+    assert Promise.PROPER_ANSWERS in broken(unfinished)
+
+
 def test_answers_that_no_client_should_get_are_reported() -> None:
     gone = evidence(QUEUED, CANCELLED, polled=[Polled("a", None, None)])
     untrue = evidence(QUEUED, CANCELLED, polled=[Polled("a", JobState.COMPLETED, 2)])
@@ -217,6 +231,13 @@ def test_answers_that_no_client_should_get_are_reported() -> None:
         {Promise.LOG_TRUE},
         {Promise.PROPER_ANSWERS},
     )
+
+
+def test_what_is_republished_while_a_subscriber_joins_is_of_the_time_before() -> None:
+    connection = Connection("observer", "1", [Joined(3)])
+    for number in (2, 3, 4, 3):
+        note(connection, *told(number))
+    assert connection.entries == [Joined(3), *told(4, 3)]
 
 
 # --- what clients heard; the history is 1 queued, 2 running, 3 queued, 4 running, 5 completed

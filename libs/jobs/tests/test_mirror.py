@@ -105,3 +105,47 @@ def test_a_snapshot_takes_away_what_is_no_longer_there() -> None:
         mirror.apply(event)
     assert mirror.get("j") is None
     assert not mirror.queued
+
+
+def hearing_all(*events: WatchEvent) -> JobMirror:
+    """A mirror that is told the whole history."""
+    mirror = JobMirror()
+    mirror.hears_all = True
+    for event in events:
+        mirror.apply(event)
+    return mirror
+
+
+WHOLE = (SnapshotBegin("one"), Entry("j", RECORD, 4), SnapshotEnd(5))
+
+
+def test_a_mirror_that_heard_every_revision_in_order_vouches_for_all() -> None:
+    mirror = hearing_all(*WHOLE, Entry("j", RECORD, 6), Entry("k", None, 7), Entry("j", RECORD, 8))
+    assert (mirror.whole_since, mirror.gaps) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("revision", "whole_since"), [(8, 7), (5, 5)], ids=["one was left out", "one came late"]
+)
+def test_a_live_revision_that_does_not_follow_the_last_one_is_noticed(
+    revision: int, whole_since: int
+) -> None:
+    mirror = hearing_all(*WHOLE, Entry("k", RECORD, revision))
+    assert (mirror.whole_since, mirror.gaps) == (whole_since, 1)
+    mirror.apply(Entry("k", RECORD, mirror.revision + 1))
+    assert (mirror.whole_since, mirror.gaps) == (whole_since, 1)
+
+
+def test_a_mirror_vouches_for_nothing_before_a_doubtful_history_or_an_unreadable_record() -> None:
+    doubtful = hearing_all(SnapshotBegin("one"), Entry("j", RECORD, 4), SnapshotEnd(5, doubtful=5))
+    assert (doubtful.whole_since, doubtful.gaps) == (5, 1)
+    doubtful.apply(SnapshotBegin("two"))  # revisions of another bucket
+    assert doubtful.whole_since == 0
+    assert hearing_all(*WHOLE, Entry("j", b"newer", 6)).whole_since == 6
+
+
+async def test_only_who_follows_with_history_hears_all() -> None:
+    bucket = await MemoryBus(MemoryServer()).bucket(JOBS)
+    for history in (False, True):
+        async with follow(JobMirror(), bucket, history=history) as mirror:
+            assert mirror.hears_all is history

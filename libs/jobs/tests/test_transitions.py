@@ -360,3 +360,18 @@ def test_a_job_that_started_in_time_only_has_to_be_done_in_time() -> None:
     assert "finishBy" in expired.error.message
     with pytest.raises(Superseded):
         complete(expired, held, outputs=[OUTPUT], meta=META, now=9)
+
+
+def test_a_failed_job_keeps_what_it_had_made_and_says_that_it_is_partial() -> None:
+    running = claim(queued(), worker="w", now=1)
+    held = Claim(running.id, "w", running.attempt)
+    error = JobError(ErrorCode.WORKFLOW_FAILED, "a node failed")
+    failed = fail(running, held, error=error, outputs=[OUTPUT], now=2)
+    assert (failed.state, failed.partial, failed.error) == (JobState.FAILED, True, error)
+    assert [each.partial for each in failed.outputs] == [True]
+
+
+def test_a_loss_of_the_workers_server_is_counted_apart_from_crashes() -> None:
+    running = claim(queued(), worker="w", now=1)
+    again = requeue(running, Claim(running.id, "w", running.attempt), crashed=False, lost=True, now=2)
+    assert (again.state, again.losses, again.crashes, again.lost_workers) == (JobState.QUEUED, 1, 0, ())

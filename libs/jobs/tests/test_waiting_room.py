@@ -252,3 +252,16 @@ class Room(RuleBasedStateMachine):
 
 TestRoom = Room.TestCase
 TestRoom.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+def test_what_a_worker_does_not_take_is_passed_over_for_the_next_that_it_does() -> None:
+    room = WaitingRoom()
+    jobs = [waiting(f"j{number}", position=number) for number in range(4)]
+    for each in jobs:
+        room.update(each.id, each)
+    for refused in ({"j0"}, {"j0", "j1"}, {each.id for each in jobs}):
+        chosen = room.choose(LARGE, now=1, takes=lambda each, refused=refused: each.id not in refused)
+        assert chosen == choose(
+            jobs, LARGE, now=1, takes=lambda each, refused=refused: each.id not in refused
+        )
+        assert (chosen and chosen.id) == next((each.id for each in jobs if each.id not in refused), None)

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import strategies as st
 from msgspec import inspect
 
+from reverie_protocol.client_messages import DreamStart
+from reverie_protocol.comfy_bodies import ComfyRequest
 from reverie_protocol.init_image import conflicts
 from reverie_protocol.jobs import ComfyParams, GenerateParams
 from reverie_protocol.sizes import MAX_SIDE_PX, MIN_SIDE_PX, SIDE_MULTIPLE_PX
@@ -81,15 +83,17 @@ def _values(info: inspect.Type, schema: dict[str, object] | None = None) -> st.S
 
 def _consistent(value: object) -> object:
     """The value without fields that do not go together."""
+    if isinstance(value, DreamStart) and value.duration is not None:
+        return msgspec.structs.replace(value, duration_hours=None)
     if isinstance(value, GenerateParams) and conflicts(value):
         return msgspec.structs.replace(value, maskImage=None, strength=None)
     if isinstance(value, ComfyParams):
-        return _workflow_or_graph(value)
-    return value
+        return _workflow_or_graph(value, "workflowId")
+    return _workflow_or_graph(value, "workflow_id") if isinstance(value, ComfyRequest) else value
 
 
-def _workflow_or_graph(params: ComfyParams) -> ComfyParams:
-    """A ComfyUI job with just one of its two."""
-    if params.workflow is None and params.workflowId is None:
-        return msgspec.structs.replace(params, workflowId="w")
-    return params if params.workflow is None else msgspec.structs.replace(params, workflowId=None)
+def _workflow_or_graph(job: ComfyParams | ComfyRequest, name: str) -> ComfyParams | ComfyRequest:
+    """A ComfyUI job with just one of its two; `name` is the field of the other."""
+    if job.workflow is not None:
+        return msgspec.structs.replace(job, **{name: None})
+    return job if getattr(job, name) is not None else msgspec.structs.replace(job, **{name: "w"})

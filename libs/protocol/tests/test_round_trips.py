@@ -42,7 +42,7 @@ def validator(name: str) -> Draft202012Validator:
 
 def on_the_wire(message: ClientMessage) -> dict[str, object]:
     """What a client would send for a message; a submission says its `jobType` instead of a tag."""
-    body: dict[str, object] = msgspec.to_builtins(message)
+    body: dict[str, object] = json.loads(msgspec.json.encode(message))
     if isinstance(message, JobSubmit):
         params = body.pop("params")
         assert isinstance(params, dict)

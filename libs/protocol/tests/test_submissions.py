@@ -16,6 +16,7 @@ from reverie_protocol.jobs import (
     Lane,
     StyleLora,
     SuperResolutionParams,
+    Variation,
 )
 from reverie_protocol.parsing import (
     decode_json,
@@ -214,10 +215,26 @@ def test_an_id_may_be_text_or_a_number() -> None:
     assert parse_client_frame('{"type":"ping","id":null}') == Ping()
 
 
-def test_the_duration_of_a_dream_has_the_name_of_the_http_api_too() -> None:
-    by_map = parse_client_frame('{"type":"dream:start","prompt":"x","duration":2}')
+def test_the_duration_of_a_dream_is_in_seconds_or_in_the_hours_of_the_http_api() -> None:
+    by_map = parse_client_frame('{"type":"dream:start","prompt":"x","duration":7200}')
     by_http = parse_client_frame('{"type":"dream:start","prompt":"x","duration_hours":2}')
-    assert by_map == by_http == DreamStart(prompt="x", duration=2.0)
+    assert by_map == DreamStart(prompt="x", duration=7200.0)
+    assert by_http == DreamStart(prompt="x", duration_hours=2.0)
+
+
+def test_the_starting_noise_of_a_picture_can_be_moved_towards_that_of_other_seeds() -> None:
+    params = submit(jobType="generate", prompt="x", seed=1, variations=[{"seed": 2, "weight": 0.25}]).params
+    assert isinstance(params, GenerateParams)
+    assert params.variations == (Variation(2, 0.25),)
+
+
+@pytest.mark.parametrize(
+    "variations", [[{"seed": 2, "weight": 1.5}], [{"seed": 2}], [{"seed": 1, "weight": 0}] * 17]
+)
+def test_variations_have_a_seed_and_a_weight_and_are_at_most_sixteen(variations: object) -> None:
+    with pytest.raises(ReverieError) as caught:
+        submit(jobType="generate", prompt="x", variations=variations)
+    assert caught.value.fields[0].loc[0] == "variations"
 
 
 def test_post_jobs_takes_the_same_body_with_or_without_its_type() -> None:
@@ -244,6 +261,13 @@ def test_places_in_a_body_start_with_body() -> None:
 def test_legacy_generate_ignores_unknown_fields_at_every_level() -> None:
     body = {**FULL, "enable_hr": True, "style_lora": {"style": "ink", "level": 3, "weight": 1}}
     assert parse_generate(body) == FULL_PARAMS
+
+
+def test_null_within_an_object_is_a_value() -> None:
+    with pytest.raises(ReverieError) as refused:
+        parse_generate({"prompt": "x", "style_lora": {"style": None, "level": None}})
+    (wrong,) = refused.value.fields
+    assert (wrong.loc[-2:], wrong.msg) == (("style_lora", "level"), "must be an integer, not null")
 
 
 def test_legacy_generate_takes_null_for_an_absent_field() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from reverie_runtime.bus.memory import MemoryBus, MemoryServer
 from reverie_runtime.bus.nats import NatsBus, connect_nats
-from reverie_runtime.bus.nats_jetstream import stream_consumers
+from reverie_runtime.bus.nats_jetstream import stream_info
 from reverie_runtime.bus.port import Bucket, Bus
 from reverie_testing.bus_conformance import *  # noqa: F403 -- the suite is its test functions
 from reverie_testing.nats_server import NatsServer
@@ -26,7 +26,7 @@ class OverNats:
     async def consumers(self, bucket: Bucket) -> int:
         bus = self.buses[0]
         assert isinstance(bus, NatsBus)
-        return await stream_consumers(bus.link, f"KV_{bucket.name}")
+        return (await stream_info(bus.link, f"KV_{bucket.name}")).state.consumer_count
 
 
 class InMemory:

@@ -10,6 +10,7 @@ import pytest
 
 from reverie_runtime.bus.nats import NatsBus, connect_nats
 from reverie_runtime.bus.nats_jetstream import stream_info
+from reverie_runtime.bus.nats_watch import HEARTBEAT_S
 from reverie_runtime.bus.port import (
     BucketConfig,
     BusError,
@@ -23,6 +24,8 @@ from reverie_testing.bus_conformance import Inbox, connection, persist, snapshot
 from reverie_testing.nats_server import NatsServer
 
 LONG_HISTORY, LONG_VALUE = 700, b"x" * 25_000
+#: More than nats-server sends before it wants to hear that it was read: 2 MiB in the beginning.
+WINDOW_REVISIONS, WINDOW_VALUE = 100, b"x" * 25_000
 JOBS = BucketConfig("jobs", history=64, republish="job.state")
 
 
@@ -233,3 +236,21 @@ async def test_a_long_history_is_told_in_one_go_to_a_reader_that_hogs_the_loop(
     assert [type(event) for event in seen].count(SnapshotBegin) == 1
     assert len(seen) == LONG_HISTORY + 2
     assert bus.connected
+
+
+async def test_a_history_has_ended_only_behind_its_last_revision_although_its_reader_kept_the_server_waiting(
+    bus: NatsBus,
+) -> None:
+    bucket = await bus.bucket(BucketConfig("things", history=64))
+    keys = [f"k{number}" for number in range(WINDOW_REVISIONS)]
+    for key in (*keys, *keys, "last-key", *keys[:20]):
+        await bucket.put(key, WINDOW_VALUE)
+    async with bucket.watch(history=True) as events:
+        begun = await take(events)
+        # The server fills its window, and its heartbeats say that it waits; they are read when we go on.
+        await asyncio.sleep(1.5 * HEARTBEAT_S)
+        told = [begun]
+        while not isinstance(told[-1], SnapshotEnd):
+            told.append(await take(events))
+    assert [type(event) for event in told].count(SnapshotBegin) == 1
+    assert [event.key for event in told if isinstance(event, Entry)] == [*keys, *keys, "last-key", *keys[:20]]

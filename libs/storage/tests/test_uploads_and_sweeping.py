@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import secrets
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -15,7 +19,7 @@ from reverie_storage.filesystem import FilesystemStorage
 from reverie_storage.pictures import Pictures
 from reverie_storage.port import Name, Shelf, StorageUnavailable, url_of
 from reverie_storage.settings import StorageSettings, open_storage
-from reverie_storage.sweeping import GRACE_S, sweep
+from reverie_storage.sweeping import GRACE_S, MOST_LEFT_IN_A_ROW, sweep
 from reverie_storage.uploads import Uploads
 
 
@@ -177,6 +181,69 @@ async def test_within_the_quota_and_within_the_grace_nothing_goes(store: Store) 
     assert await store.has(key)
     swept = await store.sweep(key, quota_bytes=10)
     assert (swept.evicted, swept.over_bytes) == (0, 990)
+
+
+class Stubborn(BaseHTTPRequestHandler):
+    """Passes everything on to an S3 server, but refuses to delete what is named in `kept`."""
+
+    endpoint = ""
+    kept: ClassVar[set[str]] = set()
+
+    def pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        deletes = self.command == "DELETE" or self.path.endswith("?delete")
+        if deletes and any(key in self.path or key.encode() in body for key in self.kept):
+            status, headers, answer = 409, {}, b""
+        else:
+            asked = httpx.request(
+                self.command, self.endpoint + self.path, headers=dict(self.headers), content=body
+            )
+            status, headers, answer = asked.status_code, asked.headers, asked.content
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", headers.get("content-length", str(len(answer))))
+        self.end_headers()
+        self.wfile.write(answer if self.command != "HEAD" else b"")
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+async def test_one_object_that_a_bucket_keeps_does_not_keep_the_others(s3_server) -> None:
+    handler = type("Handler", (Stubborn,), {"endpoint": s3_server.endpoint, "kept": set()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environ = {**s3_server.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}
+        storage = open_storage(StorageSettings(url="s3://pictures/stubborn"), environ=environ)
+        keys = [await storage.put(bytes([number]) * 1000, content_type="image/png") for number in range(3)]
+        text = Name(Shelf.TEXT, "ann", "k")
+        await storage.write(text, b"x", content_type="text/plain")
+        handler.kept.add(keys[1])
+        later = time.time() + 10_000
+        swept = await sweep(storage, referred=set, now=later, quota_bytes=1)
+        assert (swept.expired, swept.evicted, swept.left) == (1, 2, 1)
+        assert swept.reason
+        assert [await storage.stat(key) is not None for key in keys] == [False, True, False]
+        handler.kept.clear()
+        assert (await sweep(storage, referred=set, now=later, quota_bytes=1)).evicted == 1
+        server.shutdown()
+
+
+async def test_a_store_that_removes_nothing_any_more_ends_the_sweep(s3_server) -> None:
+    handler = type("Handler", (Stubborn,), {"endpoint": s3_server.endpoint, "kept": set()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environ = {**s3_server.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}
+        storage = open_storage(StorageSettings(url="s3://pictures/away"), environ=environ)
+        count = MOST_LEFT_IN_A_ROW + 3
+        handler.kept |= {await storage.put(bytes([n]) * 9, content_type="image/png") for n in range(count)}
+        with pytest.raises(StorageUnavailable):
+            await sweep(storage, referred=set, now=time.time() + 10_000, quota_bytes=1)
+        server.shutdown()
 
 
 async def test_a_short_sweep_looks_at_named_things_alone(store: Store) -> None:

@@ -22,6 +22,7 @@ from reverie_gateway.settings import AuthSettings, GatewaySettings, Settings, St
 from reverie_jobs.mirror import WORKERS, JobMirror, follow
 from reverie_jobs.store import JOBS, JobStore
 from reverie_jobs.transitions import Claim, cancel_finished, claim, complete, fail
+from reverie_protocol.comfy import ComfyCheck, ComfyVerdict, ComfyWorkflows
 from reverie_protocol.jobs import (
     GenerateParams,
     Job,
@@ -39,6 +40,8 @@ from reverie_protocol.jobs import (
 )
 from reverie_protocol.preview import PreviewHeader, encode_preview
 from reverie_protocol.subjects import (
+    COMFY_CHECK,
+    COMFY_WORKFLOWS,
     job_preview,
     job_progress,
     job_watch,
@@ -247,6 +250,35 @@ def _meta(params: GenerateParams) -> JobMeta:
     )
 
 
+class BenchBridge:
+    """Answers gateways' questions about ComfyUI as the test says, on the real bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.verdict = ComfyVerdict()
+        self.workflows = ComfyWorkflows(workflows=())
+        self.checks: list[ComfyCheck] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[BenchBridge]:
+        subscriptions = [
+            await self.bus.subscribe(COMFY_CHECK, self._check),
+            await self.bus.subscribe(COMFY_WORKFLOWS, self._list),
+        ]
+        try:
+            yield self
+        finally:
+            for subscription in subscriptions:
+                await subscription.unsubscribe()
+
+    async def _check(self, message: Message) -> None:
+        self.checks.append(msgspec.json.decode(message.data, type=ComfyCheck))
+        await self.bus.publish(message.reply, msgspec.json.encode(self.verdict))
+
+    async def _list(self, message: Message) -> None:
+        await self.bus.publish(message.reply, msgspec.json.encode(self.workflows))
+
+
 class Client:
     """A WebSocket client that remembers what it was sent."""
 
@@ -314,6 +346,11 @@ class Stage:
     async def worker(self, **record: Any) -> BenchWorker:
         worker = BenchWorker(await self.bus("bench-worker"), self.storage, **record)
         return await self._stack.enter_async_context(worker.running())
+
+    async def bridge(self) -> BenchBridge:
+        """What answers for ComfyUI."""
+        bridge = BenchBridge(await self.bus("bench-bridge"))
+        return await self._stack.enter_async_context(bridge.running())
 
     async def busy_worker(self, **record: Any) -> BenchWorker:
         """A worker that does every job by itself."""

@@ -118,7 +118,7 @@ async def test_a_comfy_job_is_understood_and_refused_while_nobody_does_such_jobs
         for number, fields in enumerate((flat, {"params": flat}, {"workflowId": "w"})):
             await client.send({"type": "job:submit", "id": number, "jobType": "comfy", **fields})
             error = await client.until("error")
-            assert (error["id"], error["code"], error["retryable"]) == (number, "no_worker", True)
+            assert (error["id"], error["code"], error["retryable"]) == (number, "comfy_unreachable", True)
         await client.send({"type": "job:submit", "id": 9, "jobType": "comfy", "params": {"a": 1}})
         error = await client.until("error")
         assert (error["id"], error["code"]) == (9, "invalid_field")

@@ -72,6 +72,26 @@ def test_after_a_wiped_server_old_cursors_mean_nothing() -> None:
     assert frames(log.since("u", 0, now=1)) == ["frame 1"]
 
 
+def test_no_cursor_before_a_doubt_is_recovered_and_every_later_one_is() -> None:
+    log = filled(1, 2, 3, 4)
+    log.doubt(2)
+    log.doubt(1)
+    assert log.since("u", 1, now=1) is None
+    assert frames(log.since("u", 2, now=1)) == ["frame 3", "frame 4"]
+    log.reset()
+    log.add(1, at=0, event=event("u", 1))
+    assert frames(log.since("u", 0, now=1)) == ["frame 1"]
+
+
+def test_forgetting_takes_no_doubt_away() -> None:
+    log = EventLog(retention_s=RETENTION_S, max_events=10)
+    log.doubt(9)
+    for seq in range(1, 12):
+        log.add(seq, at=0, event=event("u", seq))
+    assert log.since("u", 8, now=1) is None
+    assert frames(log.since("u", 9, now=1)) == ["frame 10", "frame 11"]
+
+
 class ManyClients(RuleBasedStateMachine):
     """Clients that come and go at any time: what they got live and by resume is everything, once, in order."""
 

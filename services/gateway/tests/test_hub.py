@@ -186,3 +186,77 @@ async def test_a_session_that_left_and_a_purged_record_are_no_news(bench) -> Non
     assert told(stays) == ["job:state queued"]
     assert told(leaves) == []
     assert len(bench.hub) == 1
+
+
+def snapshot(bench: Bench, *jobs: Job, doubtful: int = 0) -> None:
+    """The history that a gateway reads when it starts."""
+    bench.mirror.hears_all = True
+    bench.mirror.apply(SnapshotBegin("one"))
+    for job in jobs:
+        bench.commit(job, key=job.id)
+    bench.mirror.apply(SnapshotEnd(bench.revision, doubtful))
+
+
+async def recovered(bench: Bench, cursor: int) -> list[int] | None:
+    """Revisions that a client with this cursor is told, None if it begins anew."""
+    missed = await bench.hub.resume(Session(Identity("me"), Outbox()), cursor, "one")
+    return None if missed is None else [event.seq for event in missed]
+
+
+async def test_no_cursor_before_a_hole_in_a_jobs_own_count_is_recovered(bench) -> None:
+    now = SystemClock().time()
+    fresh = replace(JOB, updated_at=now)
+    snapshot(bench, fresh, replace(fresh, id="b"), replace(fresh, id="b", job_seq=2))
+    assert (await recovered(bench, 1), bench.hub.holes.seen) == ([2, 3], 0)
+    bench.commit(replace(RUNNING, updated_at=now, job_seq=3))
+    assert (await recovered(bench, 2), bench.hub.holes.seen) == (None, 1)
+    bench.commit(replace(DONE, updated_at=now, job_seq=4))
+    assert (await recovered(bench, 3), await recovered(bench, 4)) == (None, [5])
+
+
+async def test_who_is_online_when_revisions_are_missed_has_to_come_back_and_begins_with_the_present(
+    bench,
+) -> None:
+    snapshot(bench, JOB)
+    session = bench.session()
+    bench.revision += 1  # which never comes
+    bench.commit(replace(RUNNING, job_seq=2))
+    assert session.outbox.closing is not None
+    assert session.outbox.closing.reconnect
+    assert told(session) == ["job:state queued"]  # its cursor stays before the hole
+    assert await recovered(bench, 1) is None
+
+
+async def test_no_cursor_before_the_beginning_of_a_job_that_the_bucket_discarded_is_recovered(bench) -> None:
+    snapshot(bench, JOB, replace(JOB, id="b", job_seq=30))
+    bench.commit(RUNNING)
+    assert (await recovered(bench, 1), await recovered(bench, 2)) == (None, [3])
+
+
+async def test_no_cursor_before_what_the_mirror_does_not_vouch_for_is_recovered(bench) -> None:
+    snapshot(bench, JOB, replace(JOB, id="b"), doubtful=2)
+    assert (await recovered(bench, 1), await recovered(bench, 2)) == (None, [])
+    bench.revision += 1  # which never comes
+    bench.commit(replace(RUNNING, job_seq=2))
+    bench.commit(replace(JOB, id="c"), key="c")
+    assert (await recovered(bench, 3), await recovered(bench, 4)) == (None, [5])
+
+
+async def test_the_story_of_a_job_ends_with_how_it_stands_also_where_the_log_has_it_not(bench) -> None:
+    snapshot(bench, JOB, RUNNING)
+    bench.mirror.hears_all = False
+    bench.commit(None, key="x")
+    late = bench.revision
+    bench.mirror.apply(SnapshotBegin("one"))
+    bench.mirror.apply(SnapshotEnd(late + 5))  # takes the job away, at a revision of its own
+    bench.commit(replace(DONE, job_seq=3))
+    story = bench.hub.story(bench.mirror.get("a"))
+    assert [event.seq for event in story] == [1, 2, bench.revision]
+
+
+async def test_a_client_that_names_no_epoch_is_not_told_of_a_bucket_that_is_no_more(bench) -> None:
+    snapshot(bench, JOB)
+    bench.commit(None)
+    bench.mirror.apply(SnapshotBegin("two"))
+    bench.mirror.apply(SnapshotEnd(0))
+    assert await bench.hub.resume(Session(Identity("me"), Outbox()), 1, None) is None

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = "a secret of at least thirty-two bytes"
 SUBMIT = {"jobType": "generate", "prompt": "x"}
+COMFY = {"jobType": "comfy", "workflowId": "w"}
 
 #: Every operation on one job, by HTTP: method, path, body.
 BY_HTTP = {
@@ -26,6 +27,8 @@ BY_HTTP = {
     "move": ("PATCH", "/v1/jobs/{job_id}", {"priority": "urgent", "place": "front"}),
     "cancel": ("DELETE", "/v1/jobs/{job_id}", None),
     "retry": ("POST", "/v1/jobs/{job_id}/retry", None),
+    "comfy-read": ("GET", "/v1/comfy/jobs/{job_id}", None),
+    "comfy-cancel": ("DELETE", "/v1/comfy/jobs/{job_id}", None),
 }
 #: The same on the WebSocket: type, fields beside `jobId`, type of the answer.
 BY_SOCKET = {
@@ -53,6 +56,7 @@ async def gateway(stage):
 async def worker(stage, gateway):
     """A worker that the gateway knows."""
     async with AsyncExitStack() as stack:
+        await stage.bridge()
         worker = await stage.worker()
         client = await stack.enter_async_context(gateway.socket(additional_headers=MINE))
         while not (await client.until("system:status"))["workers"]:
@@ -61,7 +65,8 @@ async def worker(stage, gateway):
 
 
 async def submitted(gateway, who, **fields):
-    answer = await gateway.http.post("/v1/jobs", json=SUBMIT | fields, headers=who)
+    body = fields if "jobType" in fields else SUBMIT | fields
+    answer = await gateway.http.post("/v1/jobs", json=body, headers=who)
     assert answer.status_code == 202, answer.text
     return answer.json()["jobId"]
 
@@ -101,7 +106,7 @@ async def test_every_operation_on_a_job_is_in_the_tables():
 async def test_over_http_a_job_exists_for_its_owner_and_administrators_only(gateway, worker, operation):
     method, path, body = BY_HTTP[operation]
     for who, allowed in ((THEIRS, False), (ADMIN, True), (MINE, True)):
-        job_id = await submitted(gateway, MINE)
+        job_id = await submitted(gateway, MINE, **(COMFY if operation.startswith("comfy") else {}))
         if operation == "retry":  # only what has ended without a result
             await gateway.http.delete(f"/v1/jobs/{job_id}", headers=MINE)
         before = (await gateway.http.get(f"/v1/jobs/{job_id}", headers=MINE)).json()

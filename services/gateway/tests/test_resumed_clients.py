@@ -27,6 +27,7 @@ from prometheus_client import CollectorRegistry
 from reverie_gateway import hub as hub_module
 from reverie_gateway import reach
 from reverie_gateway.audit import AUDIT_LOG, Auditor
+from reverie_gateway.comfy_preflight import Preflight
 from reverie_gateway.conversation import Conversation
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.hub import Hub
@@ -138,11 +139,13 @@ class Gateway:
         await bus.subscribe(JOB_PROGRESS, self._on_progress)
         store = JobStore(self.wire, new_op=lambda: str(next(_serial)))
         self.janitor = Janitor(store, self.mirror, clock=clock, retention_s=RETENTION_S)
+        workers = WorkerMirror()
         self.jobs = Jobs(
             bus,
             store,
             self.mirror,
-            WorkerMirror(),
+            workers,
+            comfy_preflight=Preflight(bus, workers, clock=clock),
             auditor=Auditor(await bus.stream(AUDIT_LOG), clock=clock),
             controls=ControlMirror(),
             inputs=Inputs(None),  # type: ignore[arg-type]  # no job here has a picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from reverie_gateway.retention import Janitor, expired
+from reverie_gateway.retention import MARGIN_S, Janitor, expired
 from reverie_jobs.mirror import JobMirror, follow
 from reverie_jobs.store import JOBS, JobStore
 from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType
@@ -49,7 +49,7 @@ async def test_the_janitor_forgets_just_the_old_ones_and_does_so_again_later(vir
     async with follow(mirror, bucket):
         for name, state, ended in (
             ("old", JobState.COMPLETED, now - 2 * HOUR),
-            ("recent", JobState.FAILED, now - HOUR + 90),
+            ("recent", JobState.FAILED, now - HOUR - MARGIN_S + 90),
             ("waiting", JobState.QUEUED, None),
         ):
             await store.submit(job(name, state, ended))

@@ -456,12 +456,41 @@ async def test_a_single_picture_is_enlarged_as_a_job_of_super_resolution(worker,
     job = worker.mirror.get(held.job_id)
     assert (job.type, job.params.magnitude) == (JobType.SR, 2)
     key = await worker.storage.put(png(picture("red", (64, 64))), content_type="image/png")
-    meta = JobMeta(seed=0, backend="bench", sr=True, sr_model="bench-sr")
+    meta = JobMeta(seed=0, backend="bench", sr=True, sr_model="bench-sr", sr_scale_per_pass=2)
     outputs = (Output(url=url_of(key), key=key, content_type="image/png"),)
     await worker._end(held, lambda job, now: complete(job, held, outputs=outputs, meta=meta, now=now))
     answer = await asked
     assert answer.image.size == (64, 64)
     assert answer.info == "bench-sr x4"
+
+
+async def test_a_picture_is_enlarged_by_what_the_model_makes_of_it(gateway, worker, api):
+    await worker.beat(superres_scale=4)
+    while (await said(api.get_upscalers))[0]["scale"] != 4:
+        pass
+    body = {"image": base64.b64encode(png(picture())).decode(), "upscaler_1": "Reverie"}
+    for factor, told in ((2, "one of 4, 16, 64"), (4.5, "one of 4, 16, 64")):
+        answer = await gateway.http.post(
+            "/sdapi/v1/extra-single-image", json=body | {"upscaling_resize": factor}
+        )
+        assert answer.status_code == 422
+        assert told in answer.text
+    asked = asyncio.create_task(
+        said(api.extra_single_image, picture(), upscaler_1="Reverie", upscaling_resize=4)
+    )
+    held = await worker.claim((await worker.next_job()).id)
+    assert worker.mirror.get(held.job_id).params.magnitude == 1
+    await worker.fail(held, "inference_failed", "that is enough")
+    with pytest.raises(RuntimeError, match="that is enough"):
+        await asked
+    await worker.beat(superres_scale=2)
+
+
+async def test_null_within_a_style_is_refused_by_name(gateway, worker):
+    body = {"prompt": "x", "style_lora": {"style": None, "level": None}}
+    answer = await gateway.http.post("/sdapi/v1/txt2img", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "style_lora", "level"]
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from msgspec.structs import replace
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from reverie_inference.engine.engine import StepEngine
 from reverie_inference.engine.events import Finished
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
-from reverie_inference.models.shelf import MemoryRule, Shelf
+from reverie_inference.models.shelf import MemoryRule, Shelf, free_bytes
 from reverie_inference.modes.catalogue import Catalogue, Lora, Mode
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import GenerateParams, StyleLora
@@ -129,6 +131,39 @@ def test_a_style_is_as_strong_as_its_level(folders: dict[str, Path]) -> None:
         by_diffusers(folders["a"], (folders["other"], 0.5)),
     )
     assert same(picture(engine, style_lora=StyleLora("ink", 0)), by_diffusers(folders["a"]))
+
+
+def test_a_lora_for_another_model_fails_its_job_and_leaves_the_model_as_it_was(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    weights = load_file(folders["lora"])
+    wider = {
+        name: torch.cat([value, value], dim=1) if ".lora_A." in name else value
+        for name, value in weights.items()
+    }
+    wrong = {"wider": wider, "stranger": {f"nothing.{name}": value for name, value in weights.items()}}
+    shelf, _ = shelf_of(
+        mode(folders, "a"),
+        *(
+            mode(folders, f"a {name}", loras=(Lora(name, str(tmp_path / f"{name}.safetensors"), 1.0, name),))
+            for name in wrong
+        ),
+    )
+    engine = StepEngine(shelf)
+    for name, content in wrong.items():
+        save_file(content, tmp_path / f"{name}.safetensors")
+        params = GenerateParams(prompt="x", num_inference_steps=1, mode=f"a {name}")
+        engine.admit("job", engine.resolve(params, fallback_seed=1))
+        events = [event for _ in range(2) for event in engine.step()]
+        assert events[-1].code is ErrorCode.MODEL_LOAD_FAILED
+        assert f"The LoRA {name} cannot be loaded" in events[-1].message
+        assert "fit" in events[-1].message
+        assert same(picture(engine), by_diffusers(folders["a"]))
+
+
+def test_room_for_a_model_is_looked_for_where_it_goes() -> None:
+    memory = psutil.virtual_memory()
+    assert 0 < free_bytes(torch.device("cpu")) <= memory.total
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", None])

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reverie_inference.engine.picture_plan import MAX_SIDE_PX, PicturePlan, plan_picture
+from reverie_inference.engine.picture_plan import PicturePlan, plan_picture
 from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.sizes import MAX_RESULT_SIDE_PX
 
 NATIVE = (64, 64)
 sides = st.integers(8, 512).map(lambda eighths: eighths * 8)
@@ -80,7 +81,7 @@ def test_without_any_super_resolution_the_native_picture_is_brought_to_size_by_l
 def test_any_size_is_drawn_small_and_in_its_shape_and_reached_by_enlarging(width: int, height: int) -> None:
     plan = builtin(width, height)
     assert plan.final == (width, height)
-    assert all(side % 4 == 0 and 16 <= side <= MAX_SIDE_PX for side in plan.drawn)
+    assert all(side % 4 == 0 and 16 <= side <= MAX_RESULT_SIDE_PX for side in plan.drawn)
     if plan.scales:
         assert prod(plan.scales) * plan.drawn[0] >= width
         assert prod(plan.scales) * plan.drawn[1] >= height

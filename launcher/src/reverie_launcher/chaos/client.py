@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from reverie_launcher.chaos.evidence import (
+    RETENTION_S,
     Acknowledged,
     CancelAcknowledged,
     Connection,
@@ -71,16 +72,20 @@ class Client:
         rng: random.Random,
         started: float,
         unexpected: list[Unexpected],
+        retention_s: float = RETENTION_S,
     ) -> None:
         self.name = f"client-{number}"
         self.log: list[Connection] = []
         self.acknowledged: list[Acknowledged] = []
         self.cancelled: list[CancelAcknowledged] = []
         self.polled: list[Polled] = []
-        self.ended: dict[str, JobState] = {}
+        self.ended: dict[
+            str, JobState | None
+        ] = {}  # None: it is forgotten, and this client never heard how it ended
         self.cuts = 0
         self.repeats = 0
         self._unexpected = unexpected
+        self._retention_s = retention_s
         self._urls = urls
         self._plans = plans
         self._rng = rng
@@ -183,7 +188,7 @@ class Client:
         if state.terminal:
             self._end(told.job_id, state)
 
-    def _end(self, job_id: str, state: JobState) -> None:
+    def _end(self, job_id: str, state: JobState | None) -> None:
         self.ended[job_id] = state
         if job_id in self._over:
             self._over[job_id].set()
@@ -348,14 +353,22 @@ class Client:
             view = await self._call("GET", f"/v1/jobs/{job_id}")
         except Refused as refused:
             if refused.code == "job_not_found":
-                self.polled.append(Polled(job_id, None, None))
+                self._miss(job_id)
             return
         except (*LOST, httpx.HTTPError):
             return
         state = JobState(view["state"])
-        self.polled.append(Polled(job_id, state, view["seq"]))
+        self.polled.append(Polled(job_id, state, view["seq"], time.time()))
         if state.terminal:
             self._end(job_id, state)
+
+    def _miss(self, job_id: str) -> None:
+        """There is no such job (any more): what is older than the retention is not asked for again."""
+        now = time.time()
+        self.polled.append(Polled(job_id, None, None, now))
+        submitted = min((ack.at for ack in self.acknowledged if ack.job_id == job_id), default=now)
+        if now - submitted > self._retention_s:
+            self._end(job_id, None)
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """A decoded answer; Refused by what the server says, httpx.HTTPError if it says nothing."""

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from reverie_launcher.chaos.evidence import WorkerSaid
+from reverie_launcher.chaos.evidence import RETENTION_S, WorkerSaid
 from reverie_launcher.chaos.member import Member
 from reverie_launcher.chaos.port_block import PortBlock
 from reverie_launcher.chaos.proxy import FaultProxy
@@ -26,8 +26,12 @@ DRAIN_S: Final = 5.0
 STOP_S: Final = 1.0
 LISTEN_TRIES: Final = 20
 MONITOR: Final = "monitor"
-#: Jobs that are over are purged after this long: else each start would read all that ever happened in a long run.
-RETENTION_H: Final = 0.1
+#: What is only ever logged where a gateway noticed that it was not told everything.
+HOLES: Final = (
+    "revisions of a job were missed",
+    "a revision does not follow the last one",
+    "the server lists revisions that it does not deliver",
+)
 _GATEWAY, _INFERENCE, _MONITOR = (
     next(each for each in SERVICES if each.name == name) for name in ("gateway", "inference", "monitor")
 )
@@ -51,13 +55,16 @@ class Cluster:
         rng: random.Random,
         light: int = 0,
         proxied: bool = True,
+        retention_s: float = RETENTION_S,
     ) -> None:
         self.folder = folder
         self.storage = folder / "storage"
         self.said: list[WorkerSaid] = []
+        self.holes: list[str] = []
         self._rng = rng
         self._model = model
         self._proxied = proxied
+        self._retention_s = retention_s
         self._environment = foreign_environment(os.environ)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         self.server = NatsServer(folder / "nats", self._environment, rng)
@@ -82,7 +89,7 @@ class Cluster:
         for name in self.gateways:
             port = self.gateway_ports[name] = self._ports.take()
             self.client_links[name] = await self._listen(port)
-            values = {"port": str(port), "retention_h": f"{RETENTION_H:g}"}
+            values = {"port": str(port), "retention_h": f"{self._retention_s / 3600:g}"}
             await self._add(name, _GATEWAY, {"gateway": values})
         for name in self.workers:
             values = {"model": self._model, "name": name, "device": "cpu", "threads": "1", "offline": "true"}
@@ -183,7 +190,9 @@ class Cluster:
         raise RuntimeError("no port could be listened on")
 
     def _hear(self, member: str, line: str) -> None:
-        """Workers say in their log how a job ended."""
+        """Workers say in their log how a job ended, gateways that they missed something."""
+        if any(sign in line for sign in HOLES):
+            self.holes.append(f"{member}: {line}")
         if '"job ended"' not in line:
             return
         with contextlib.suppress(ValueError, KeyError):
@@ -201,10 +210,18 @@ async def running(
     rng: random.Random,
     light: int = 0,
     proxied: bool = True,
+    retention_s: float = RETENTION_S,
 ) -> AsyncIterator[Cluster]:
     """A started cluster; stopped at the end, whatever happens."""
     cluster = Cluster(
-        folder, gateways=gateways, workers=workers, model=model, rng=rng, light=light, proxied=proxied
+        folder,
+        gateways=gateways,
+        workers=workers,
+        model=model,
+        rng=rng,
+        light=light,
+        proxied=proxied,
+        retention_s=retention_s,
     )
     try:
         await cluster.start()

@@ -35,6 +35,12 @@ def chaos(
     only: Annotated[
         list[FaultKind] | None, typer.Option(help="Only faults of this kind; repeatable.")
     ] = None,
+    prompt_chars: Annotated[
+        int, typer.Option(min=0, max=5000, help="Length of prompts: long ones make long histories to read.")
+    ] = 0,
+    retention: Annotated[
+        float, typer.Option(min=10, help="Seconds after which jobs that are over may be forgotten.")
+    ] = 360,
     crash_points: Annotated[
         bool,
         typer.Option("--crash-points", help="Instead: let somebody die at each named crash point, once."),
@@ -62,6 +68,8 @@ def chaos(
         gateways=gateways,
         clients=clients,
         only=tuple(only or ()),
+        prompt_chars=prompt_chars,
+        retention_s=retention,
     )
     console = Console()
     # It mentions each write into a connection that a fault has just cut.

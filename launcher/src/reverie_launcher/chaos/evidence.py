@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from reverie_protocol.jobs import Job, JobState
+
+#: Jobs that are over may be purged after this long: else each start would read all that happened in a long run.
+RETENTION_S: Final = 360.0
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -77,11 +82,12 @@ class CancelAcknowledged(msgspec.Struct, frozen=True):
 
 
 class Polled(msgspec.Struct, frozen=True):
-    """What a question over HTTP was answered; `seq` None is a 404."""
+    """What a question over HTTP was answered, and when (epoch seconds); `seq` None is a 404."""
 
     job_id: str
     state: JobState | None
     seq: int | None
+    at: float = 0.0
 
 
 class Unexpected(msgspec.Struct, frozen=True):
@@ -110,17 +116,20 @@ class WorkerSaid(msgspec.Struct, frozen=True):
 class Evidence(msgspec.Struct):
     """All of it.
 
-    `client_logs` are each client's connections in order, `bus_log` those of a plain subscriber, `not_back` the
-    members that were not ready in the end.
+    `holes` are what gateways themselves said of revisions that they missed, `client_logs` are each client's
+    connections in order, `bus_log` those of a plain subscriber, `not_back` the members that were not ready in the
+    end.  Jobs that are over may be gone after `retention_s`.
     """
 
     history: History
+    retention_s: float = RETENTION_S
     acknowledged: list[Acknowledged] = msgspec.field(default_factory=list)
     cancelled: list[CancelAcknowledged] = msgspec.field(default_factory=list)
     polled: list[Polled] = msgspec.field(default_factory=list)
     unexpected: list[Unexpected] = msgspec.field(default_factory=list)
     outputs: dict[str, OutputRead | None] = msgspec.field(default_factory=dict)
     not_back: list[str] = msgspec.field(default_factory=list)
+    holes: list[str] = msgspec.field(default_factory=list)
     said: list[WorkerSaid] = msgspec.field(default_factory=list)
     client_logs: list[list[Connection]] = msgspec.field(default_factory=list)
     bus_log: list[Connection] = msgspec.field(default_factory=list)

@@ -109,6 +109,8 @@ class Injector:
                 FaultKind.KILL_WORKER | FaultKind.KILL_GATEWAY | FaultKind.KILL_MONITOR | FaultKind.KILL_NATS
             ):
                 carry_out = self._kill(member, fault.lasts_s)
+            case FaultKind.SLOW_START:
+                carry_out = self._start_slowly(member, self._cluster.bus_links[on], fault)
             case FaultKind.FILL_DISK:
                 carry_out = self._fill_disk(member, fault.lasts_s)
             case FaultKind.CRASH_WORKER | FaultKind.CRASH_GATEWAY:
@@ -121,6 +123,15 @@ class Injector:
         if not member.kill(down_s=lasts_s):
             return False
         await asyncio.sleep(lasts_s)
+        return True
+
+    async def _start_slowly(self, member: Member, link: FaultProxy, fault: Fault) -> bool:
+        """It is killed, and reads the whole history over a slow link: nats-server waits for it again and again."""
+        if not member.kill():
+            return False
+        link.delay(fault.delay_s)
+        await asyncio.sleep(fault.lasts_s)
+        link.heal()
         return True
 
     async def _freeze(self, member: Member, lasts_s: float) -> bool:

@@ -16,6 +16,14 @@ from reverie_protocol.subjects import JOB_STATE
 RECONNECT_S = 0.05
 
 
+def note(connection: Connection, told: Transition) -> None:
+    """Add to a log.  The stream counts a revision a moment before it is republished: then it is one from before."""
+    last = connection.entries[-1] if connection.entries else None
+    if isinstance(last, Joined) and told.seq <= last.seq:
+        return
+    connection.entries.append(told)
+
+
 class Observer:
     """Follows the republished revisions; `jobs` is the latest of each, `log` what each connection brought,
     `heard` counts all of it."""
@@ -67,7 +75,7 @@ class Observer:
             return
         job = msgspec.json.decode(message.data, type=Job)
         seq = int(message.headers.get("Nats-Sequence", 0))
-        connection.entries.append(Transition(job.id, job.state, seq, job.job_seq))
+        note(connection, Transition(job.id, job.state, seq, job.job_seq))
         self.jobs[job.id] = job
         self.heard += 1
         self.changed.set()

@@ -152,16 +152,24 @@ def _judge_workers(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Promise.LEGAL_MOVES, said.job_id, what)
 
 
+def _may_be_purged(revisions: list[Revision], ended_before: float) -> bool:
+    return bool(revisions) and revisions[-1].job.state.terminal and revisions[-1].at <= ended_before
+
+
 def _judge_answers(evidence: Evidence) -> Iterator[Violation]:
     for member in evidence.not_back:
         yield Violation(Promise.ALL_BACK, "", f"{member} was not ready again in the end")
+    for hole in evidence.holes:
+        yield Violation(Promise.NO_HOLE, "", hole)
     for unexpected in evidence.unexpected:
         yield Violation(Promise.PROPER_ANSWERS, unexpected.job_id, unexpected.what)
     acknowledged = {ack.job_id for ack in evidence.acknowledged}
     for polled in evidence.polled:
         revisions = evidence.history.get(polled.job_id, [])
         if polled.seq is None:
-            if polled.job_id in acknowledged:
+            if polled.job_id in acknowledged and not _may_be_purged(
+                revisions, polled.at - evidence.retention_s
+            ):
                 yield Violation(Promise.PROPER_ANSWERS, polled.job_id, "was acknowledged, then not found")
         elif (polled.seq, polled.state) not in {(revision.seq, revision.job.state) for revision in revisions}:
             what = f"a poll told {polled.state} at revision {polled.seq}"

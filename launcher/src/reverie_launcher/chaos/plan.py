@@ -22,6 +22,7 @@ class FaultKind(StrEnum):
     KILL_GATEWAY = "kill-gateway"
     FREEZE_GATEWAY = "freeze-gateway"
     CRASH_GATEWAY = "crash-gateway"
+    SLOW_START = "slow-start"
     KILL_MONITOR = "kill-monitor"
     FREEZE_MONITOR = "freeze-monitor"
     KILL_NATS = "kill-nats"
@@ -66,6 +67,7 @@ WEIGHTS: Final[dict[FaultKind, int]] = {
     FaultKind.KILL_GATEWAY: 4,
     FaultKind.FREEZE_GATEWAY: 2,
     FaultKind.CRASH_GATEWAY: 4,
+    FaultKind.SLOW_START: 2,
     FaultKind.KILL_MONITOR: 1,
     FaultKind.FREEZE_MONITOR: 1,
     FaultKind.KILL_NATS: 3,
@@ -85,6 +87,7 @@ LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
     FaultKind.KILL_GATEWAY: (0.1, 1.5),
     FaultKind.FREEZE_GATEWAY: (0.5, 5.0),
     FaultKind.CRASH_GATEWAY: (0.5, 5.0),
+    FaultKind.SLOW_START: (4.0, 10.0),
     FaultKind.KILL_MONITOR: (0.1, 1.5),
     FaultKind.FREEZE_MONITOR: (0.5, 5.0),
     FaultKind.KILL_NATS: (0.05, 2.0),
@@ -97,6 +100,7 @@ LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
     FaultKind.FILL_DISK: (0.2, 3.0),
 }
 DELAY_S: Final = (0.01, 0.4)
+DELAYING: Final = (FaultKind.DELAY_LINK, FaultKind.SLOW_START)
 
 #: Every crash point that random faults may arm, by who comes by; `tests/faults` runs each of them once.
 WORKER_POINTS: Final = (
@@ -186,5 +190,5 @@ def _fault(rng: random.Random, kind: FaultKind, at_s: float, *, workers: int, ga
         if points
         else "",
         freezes=bool(points) and rng.random() < 0.3,
-        delay_s=round(rng.uniform(*DELAY_S), 3) if kind is FaultKind.DELAY_LINK else 0.0,
+        delay_s=round(rng.uniform(*DELAY_S), 3) if kind in DELAYING else 0.0,
     )

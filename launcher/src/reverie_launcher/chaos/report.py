@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reverie_launcher.chaos.evidence import Evidence
+from reverie_launcher.chaos.evidence import RETENTION_S, Evidence
 from reverie_launcher.chaos.figures import nats_returns, percentile, recoveries
 from reverie_launcher.chaos.injector import Done
 from reverie_launcher.chaos.logs import recoveries as resumes
@@ -34,6 +34,8 @@ class Setup(msgspec.Struct, frozen=True):
     clients: int = 4
     settle_s: float = 60.0
     only: tuple[FaultKind, ...] = ()
+    prompt_chars: int = 0
+    retention_s: float = RETENTION_S
 
 
 class Spread(msgspec.Struct, frozen=True):

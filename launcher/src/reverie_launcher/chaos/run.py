@@ -60,6 +60,7 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
         light=setup.light,
         model=model,
         rng=rng,
+        retention_s=setup.retention_s,
     ) as cluster:
         observer, injector = Observer(lambda: cluster.server.port), Injector(cluster)
         archive = Archive(lambda: cluster.server.port)
@@ -81,12 +82,14 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
         tell("stopping")
     evidence = Evidence(
         history=history,
+        retention_s=setup.retention_s,
         acknowledged=[ack for client in clients for ack in client.acknowledged],
         cancelled=[cancel for client in clients for cancel in client.cancelled],
         polled=[polled for client in clients for polled in client.polled],
         unexpected=unexpected,
         outputs=outputs,
         not_back=not_back,
+        holes=cluster.holes,
         said=cluster.said,
         client_logs=[client.log for client in clients],
         bus_log=observer.log,
@@ -107,7 +110,13 @@ async def run_chaos(setup: Setup, folder: Path, *, model: str, tell: Callable[[s
 
 
 def _clients(setup: Setup, cluster: Cluster, unexpected: list[Unexpected]) -> list[Client]:
-    plans = plan_jobs(seed=setup.seed, count=setup.jobs, span_s=setup.span_s, clients=setup.clients)
+    plans = plan_jobs(
+        seed=setup.seed,
+        count=setup.jobs,
+        span_s=setup.span_s,
+        clients=setup.clients,
+        prompt_chars=setup.prompt_chars,
+    )
     started = asyncio.get_running_loop().time()
     return [
         Client(
@@ -117,6 +126,7 @@ def _clients(setup: Setup, cluster: Cluster, unexpected: list[Unexpected]) -> li
             rng=random.Random(f"client {setup.seed} {number}"),
             started=started,
             unexpected=unexpected,
+            retention_s=setup.retention_s,
         )
         for number in range(setup.clients)
     ]

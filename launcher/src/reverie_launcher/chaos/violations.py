@@ -21,6 +21,7 @@ class Promise(StrEnum):
     LOG_WHOLE = "a client misses no transition"
     LOG_TRUE = "nobody is told what was not committed"
     BUS_WHOLE = "job.state.> brings every committed revision once and in order"
+    NO_HOLE = "a gateway holds every revision that it claims"
     ALL_BACK = "every service comes back"
     PROPER_ANSWERS = "a client gets proper answers"
 

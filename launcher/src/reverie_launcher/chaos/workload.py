@@ -51,21 +51,26 @@ class JobPlan(msgspec.Struct, frozen=True):
     start_by: float | None = None
 
 
-def plan_jobs(*, seed: int, count: int, span_s: float, clients: int) -> list[JobPlan]:
-    """`count` jobs over the first part of `span_s`, in order of time."""
+def plan_jobs(*, seed: int, count: int, span_s: float, clients: int, prompt_chars: int = 0) -> list[JobPlan]:
+    """`count` jobs over the first part of `span_s`, in order of time; their prompts have `prompt_chars` or more."""
     rng = random.Random(f"jobs {seed}")
     times = sorted(rng.uniform(0.0, SUBMIT_SHARE) * span_s for _ in range(count))
-    return [_job(rng, number, at_s, seed=seed, clients=clients) for number, at_s in enumerate(times)]
+    return [
+        _job(rng, number, at_s, seed=seed, clients=clients, prompt_chars=prompt_chars)
+        for number, at_s in enumerate(times)
+    ]
 
 
-def _job(rng: random.Random, number: int, at_s: float, *, seed: int, clients: int) -> JobPlan:
+def _job(
+    rng: random.Random, number: int, at_s: float, *, seed: int, clients: int, prompt_chars: int
+) -> JobPlan:
     return JobPlan(
         number=number,
         client=rng.randrange(clients),
         at_s=round(at_s, 3),
         path=rng.choice((Path.SOCKET, Path.SOCKET, Path.HTTP)),
         key=f"chaos-{seed}-{number}",
-        prompt=f"a circle, chaos {seed} job {number}",
+        prompt=f"a circle, chaos {seed} job {number}".ljust(prompt_chars, "."),
         seed=rng.getrandbits(32),
         steps=rng.choices(STEPS, weights=STEPS_WEIGHTS)[0],
         lane=rng.choices((0, 1, 2, 3), weights=(1, 6, 2, 1))[0],

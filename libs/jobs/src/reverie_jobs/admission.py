@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from reverie_jobs.claiming import can_serve, takes_pictures
-from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import GenerateParams, Job, SuperResolutionParams, Worker, WorkerState
-from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged, parse_size
+from reverie_protocol.errors import ErrorCode, FieldError, ReverieError, mode_not_found
+from reverie_protocol.jobs import (
+    ComfyParams,
+    GenerateParams,
+    Job,
+    SuperResolutionParams,
+    Worker,
+    WorkerState,
+)
+from reverie_protocol.sizes import enlarged, parse_size
 
 
 def require_servable(job: Job, workers: Iterable[Worker]) -> None:
@@ -30,23 +37,16 @@ def require_servable(job: Job, workers: Iterable[Worker]) -> None:
         _require_generate(job.params, serving)
     if isinstance(job.params, SuperResolutionParams):
         _require_superres(serving)
+    if isinstance(job.params, ComfyParams):
+        _require_workflow(job.params, serving)
     if not any(can_serve(job, worker) for worker in serving):
         raise ReverieError(ErrorCode.NO_WORKER, "no single worker can serve this combination", retry_after=10)
 
 
 def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
     modes = {name: info for worker in workers for name, info in worker.modes.items()}
-    if params.mode is not None and params.mode not in modes:
-        for worker in workers:
-            if params.mode in worker.unavailable:
-                raise ReverieError(
-                    ErrorCode.MODEL_LOAD_FAILED,
-                    f"the mode {params.mode!r} cannot be used: {worker.unavailable[params.mode]}",
-                )
-        raise ReverieError(
-            ErrorCode.MODE_NOT_FOUND,
-            f"there is no mode {params.mode!r}; there is {_listed(modes)}",
-        )
+    if params.mode is not None:
+        having_mode(params.mode, workers)
     if params.superres:
         _require_superres(workers)
     if not any(takes_pictures(params, worker) for worker in workers if params.mode in (None, *worker.modes)):
@@ -74,6 +74,30 @@ def _require_generate(params: GenerateParams, workers: list[Worker]) -> None:
         )
 
 
+def having_mode(mode: str, workers: Sequence[Worker]) -> list[Worker]:
+    """The workers that have a mode; `mode_not_found`, or `model_load_failed` where none of them can use it."""
+    having = [worker for worker in workers if mode in worker.modes]
+    if having:
+        return having
+    for worker in workers:
+        if mode in worker.unavailable:
+            reason = worker.unavailable[mode]
+            raise ReverieError(ErrorCode.MODEL_LOAD_FAILED, f"the mode {mode!r} cannot be used: {reason}")
+    raise mode_not_found(mode, {name for worker in workers for name in worker.modes})
+
+
+def _require_workflow(params: ComfyParams, workers: list[Worker]) -> None:
+    """Say why no instance runs a workflow now; others may come, so this is `no_worker`."""
+    name = params.workflowId
+    if name is None or any(name in worker.workflows for worker in workers):
+        return
+    reasons = dict.fromkeys(worker.unavailable[name] for worker in workers if name in worker.unavailable)
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    raise ReverieError(
+        ErrorCode.NO_WORKER, f"no ComfyUI instance can run the workflow {name!r}{why}", retry_after=10
+    )
+
+
 def _require_superres(workers: list[Worker]) -> None:
     if not any(worker.superres for worker in workers):
         raise ReverieError(ErrorCode.SUPERRES_DISABLED, "super-resolution is disabled here")
@@ -81,15 +105,9 @@ def _require_superres(workers: list[Worker]) -> None:
 
 def require_result_size(params: GenerateParams, size: str) -> None:
     """Raise `invalid_field` where super-resolution of a picture of `size` would exceed what is made."""
-    passes = params.superres_magnitude if params.superres else 0
-    width, height = enlarged(parse_size(size), passes)
-    if max(width, height) > MAX_RESULT_SIDE_PX:
-        message = (
-            f"makes a picture of {width}x{height} pixels from {size}; "
-            f"at most {MAX_RESULT_SIDE_PX} a side are made"
-        )
-        fields = [FieldError(("superres_magnitude",), message, "out_of_range")]
-        raise ReverieError(ErrorCode.INVALID_FIELD, f"superres_magnitude: {message}", fields=fields)
+    enlarged(
+        parse_size(size), params.superres_magnitude if params.superres else 0, field="superres_magnitude"
+    )
 
 
 def _require_default_size(params: GenerateParams, workers: list[Worker]) -> None:

@@ -8,12 +8,13 @@ plainest form; `WaitingRoom` answers the same question at any depth, and a test 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from reverie_protocol.jobs import (
+    ComfyParams,
     GenerateParams,
     Job,
     JobState,
@@ -25,8 +26,10 @@ from reverie_protocol.jobs import (
     WorkerState,
 )
 
-Need = tuple[JobType, str | None, bool, int]  # kind, mode, whether super-resolution, how many pictures
+#: Kind, mode or workflow, whether super-resolution, how many pictures.
+Need = tuple[JobType, str | None, bool, int]
 ClaimKey = tuple[int, int, float, str, float, str]
+Takes = Callable[[Job], bool]
 
 #: How long a job may be passed over in its lane for jobs whose model needs no loading, in seconds.
 AFFINITY_S: Final = 5.0
@@ -75,6 +78,8 @@ def need_of(job: Job) -> Need:
         return (job.type, job.params.mode, job.params.superres, len(pictures) - pictures.count(None))
     if isinstance(job.params, SwitchParams):
         return (job.type, f"{job.params.worker}/{job.params.mode}", False, 0)
+    if isinstance(job.params, ComfyParams):
+        return (job.type, job.params.workflowId, False, 0)
     return (job.type, None, job.type is JobType.SR, 0)
 
 
@@ -109,8 +114,12 @@ def choose(
     now: float,
     shares: Mapping[str, Share] | None = None,
     paused: frozenset[Lane] = frozenset(),
+    takes: Takes | None = None,
 ) -> Job | None:
-    """The job this worker should claim next, None if there is none or it does not take work."""
+    """The job this worker should claim next, None if there is none or it does not take work.
+
+    `takes` is what only the worker itself can say of a job that it could serve by its record.
+    """
     if worker.state is not WorkerState.READY:
         return None
     known = shares or {}
@@ -129,7 +138,10 @@ def choose(
         (
             job
             for job in waiting
-            if job.priority not in paused and due(job, now=now) and can_serve(job, worker)
+            if job.priority not in paused
+            and due(job, now=now)
+            and can_serve(job, worker)
+            and (takes is None or takes(job))
         ),
         key=order,
         default=None,

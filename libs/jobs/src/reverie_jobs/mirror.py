@@ -56,6 +56,11 @@ class Mirror(Generic[Record]):
 
     `revision` is the bucket's latest that was seen, `epoch` names the bucket that it belongs to.  `unreadable` are
     keys of records that this process cannot read: they are there, only not for it.
+
+    `whole_since` is for those who keep what they were told: listeners heard in order of every revision after it,
+    but for those that the bucket had discarded.  It moves at a record that cannot be read, and where the watch
+    cannot vouch for what it told or a live revision does not follow the last one: `gaps` counts the latter two,
+    which are never to be expected.  Both are kept where the mirror `hears_all`, followed with `history`.
     """
 
     def __init__(self, record_type: type[Record]) -> None:
@@ -68,6 +73,9 @@ class Mirror(Generic[Record]):
         self.unreadable: set[str] = set()
         self.revision = 0
         self.epoch = ""
+        self.hears_all = False
+        self.whole_since = 0
+        self.gaps = 0
 
     def __len__(self) -> int:
         return len(self._records)
@@ -101,13 +109,15 @@ class Mirror(Generic[Record]):
             case SnapshotBegin(epoch=epoch):
                 if epoch != self.epoch:  # another bucket of this name: its revisions begin anew
                     self._records = {key: (record, 0) for key, (record, _) in self._records.items()}
-                    self.revision = 0
+                    self.revision = self.whole_since = 0
                     self.epoch = epoch
                 self._in_snapshot = True
                 self._unseen = set(self._records)
                 self.unreadable.clear()
                 self.ready.clear()
-            case SnapshotEnd(revision=revision):
+            case SnapshotEnd(revision=revision, doubtful=doubtful):
+                self.whole_since = max(self.whole_since, doubtful)
+                self.gaps += doubtful > 0
                 for key in self._unseen:
                     self._set(key, None, revision)
                 self._unseen = set()
@@ -117,10 +127,12 @@ class Mirror(Generic[Record]):
             case Entry(key=key, value=value, revision=revision):
                 self._unseen.discard(key)
                 self.unreadable.discard(key)
-                self._set(key, None if value is None else self._decode(key, value), revision)
+                if self.hears_all and not self._in_snapshot and revision != self.revision + 1:
+                    self._note_gap(key, revision)
+                self._set(key, None if value is None else self._decode(key, value, revision), revision)
                 self.revision = max(self.revision, revision)
 
-    def _decode(self, key: str, value: bytes) -> Record | None:
+    def _decode(self, key: str, value: bytes, revision: int) -> Record | None:
         try:
             return self._decoder.decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -128,7 +140,14 @@ class Mirror(Generic[Record]):
             # not to be acted on either.
             log.error("unreadable record left out", key=key, reason=type(error).__name__)
             self.unreadable.add(key)
+            self.whole_since = max(self.whole_since, revision)
             return None
+
+    def _note_gap(self, key: str, revision: int) -> None:
+        # A watch promises that this cannot be.  Should it be all the same, nobody is told that nothing is missing.
+        log.error("a revision does not follow the last one", key=key, revision=revision, last=self.revision)
+        self.gaps += 1
+        self.whole_since = max(self.whole_since, self.revision, revision - 1)
 
     def _set(self, key: str, record: Record | None, revision: int) -> None:
         previous, previous_revision = self._records.get(key, (None, 0))
@@ -161,6 +180,7 @@ async def follow(
         begun = False
         while True:
             try:
+                mirror.hears_all = history
                 async with bucket.watch(history=history) as events:
                     async for event in events:
                         mirror.apply(event)

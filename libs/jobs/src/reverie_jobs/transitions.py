@@ -110,13 +110,30 @@ def complete(job: Job, held: Claim, *, outputs: Sequence[Output], meta: JobMeta 
     return replace(job, state=state, outputs=tuple(outputs), meta=meta, finished_at=now, updated_at=now)
 
 
-def fail(job: Job, held: Claim, *, error: JobError, now: float) -> Job:
-    """Running → failed with its reason; a job that was to be cancelled anyway becomes cancelled."""
+def fail(
+    job: Job,
+    held: Claim,
+    *,
+    error: JobError,
+    now: float,
+    outputs: Sequence[Output] = (),
+    meta: JobMeta | None = None,
+) -> Job:
+    """Running → failed with its reason, keeping what was made before; one that was to be cancelled is cancelled."""
     _require(job, held)
     if job.cancel:
-        return cancel_finished(job, held, outputs=(), meta=None, now=now)
+        return cancel_finished(job, held, outputs=outputs, meta=meta, now=now)
     state = _move(job, Transition.FAIL)
-    return replace(job, state=state, error=error, finished_at=now, updated_at=now)
+    return replace(
+        job,
+        state=state,
+        error=error,
+        outputs=_left_behind(outputs),
+        partial=bool(outputs),
+        meta=meta,
+        finished_at=now,
+        updated_at=now,
+    )
 
 
 def request_cancel(job: Job, *, now: float) -> Job | None:
@@ -171,29 +188,30 @@ def requeue(
     now: float,
     gone: bool = True,
     alive: Collection[str] = (),
+    lost: bool = False,
 ) -> Job:
     """Running → queued again, at its old place.
 
     `crashed` counts against the job: after `MAX_CRASHES` workers it fails as `crash_loop`.  Only what is known
     counts: of the workers lost before, those in `alive` were heard of again and are struck off; the present one may
     just be slow unless it is `gone`, and then does not complete the number.  A job that was to be cancelled becomes
-    cancelled instead.
+    cancelled instead.  `lost` counts the end of a server that the worker only works with; the worker judges that.
     """
     _require(job, held)
     if job.cancel:
         return _cancelled(job, outputs=(), meta=None, now=now)
-    lost = tuple(worker for worker in job.lost_workers if worker not in alive and worker != held.worker)
-    certain = len(lost) + (crashed and gone)
+    missed = tuple(worker for worker in job.lost_workers if worker not in alive and worker != held.worker)
+    certain = len(missed) + (crashed and gone)
     if crashed:
-        lost = (*lost, held.worker)
+        missed = (*missed, held.worker)
     if crashed and certain >= MAX_CRASHES:
         state = _move(job, Transition.CRASH_LOOP)
         reason = f"the worker was lost {certain} times while it ran this job"
         return replace(
             job,
             state=state,
-            crashes=len(lost),
-            lost_workers=lost,
+            crashes=len(missed),
+            lost_workers=missed,
             error=JobError(ErrorCode.CRASH_LOOP, reason),
             finished_at=now,
             updated_at=now,
@@ -202,8 +220,9 @@ def requeue(
     return replace(
         job,
         state=state,
-        crashes=len(lost),
-        lost_workers=lost,
+        crashes=len(missed),
+        lost_workers=missed,
+        losses=job.losses + lost,
         worker=None,
         started_at=None,
         enqueued_at=now,
@@ -217,10 +236,15 @@ def _cancelled(job: Job, *, outputs: Sequence[Output], meta: JobMeta | None, now
         job,
         state=state,
         cancel=True,
-        outputs=tuple(replace(output, partial=True) for output in outputs),
+        outputs=_left_behind(outputs),
         partial=bool(outputs),
         meta=meta,
         error=JobError(ErrorCode.CANCELLED, "the job was cancelled"),
         finished_at=now,
         updated_at=now,
     )
+
+
+def _left_behind(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """What a job had made that did not come to its end."""
+    return tuple(replace(output, partial=True) for output in outputs)

@@ -19,6 +19,7 @@ from reverie_jobs.claiming import (
     ClaimKey,
     Need,
     Share,
+    Takes,
     can_serve,
     claim_order,
     due,
@@ -88,13 +89,20 @@ class WaitingRoom:
             else:
                 self._asleep.add((job.not_before, job_id))
 
-    def choose(self, worker: Worker, *, now: float, paused: frozenset[Lane] = frozenset()) -> Job | None:
+    def choose(
+        self,
+        worker: Worker,
+        *,
+        now: float,
+        paused: frozenset[Lane] = frozenset(),
+        takes: Takes | None = None,
+    ) -> Job | None:
         """The job this worker should claim next; see `reverie_jobs.claiming.choose` for the rule."""
         if worker.state is not WorkerState.READY:
             return None
         self._wake(now)
         for lane in Lane:
-            if lane not in paused and (job := self._first(worker, lane, now)) is not None:
+            if lane not in paused and (job := self._first(worker, lane, now, takes)) is not None:
                 return job
         return None
 
@@ -123,14 +131,19 @@ class WaitingRoom:
         """Places of a lane's waiting jobs, in order: what a move to front, back or between needs."""
         return sorted((job.position, job.id) for job in self._jobs.values() if job.priority is lane)
 
-    def _first(self, worker: Worker, lane: Lane, now: float) -> Job | None:
+    def _first(self, worker: Worker, lane: Lane, now: float, takes: Takes | None) -> Job | None:
         best: tuple[tuple[bool, ClaimKey], Job] | None = None
         for (_, queued), queue in self._queues.items():
             if queued is not lane or not queue.turns:
                 continue
-            job = self._first_due(queue, now)
+            # All of a queue need the same: what holds for one holds for the others, but for what `takes` says.
+            job = self._first_due(queue, now, None)
             if job is None or not can_serve(job, worker):
                 continue
+            if takes is not None and not takes(job):
+                job = self._first_due(queue, now, takes)
+                if job is None:
+                    continue
             # All of a queue need the same, so the one that waits longest speaks for them.
             far = far_away(job, worker, waited_s=now - queue.since[0][0])
             key = (far, self._key(job))
@@ -139,10 +152,10 @@ class WaitingRoom:
         return best[1] if best is not None else None
 
     @staticmethod
-    def _first_due(queue: _Queue, now: float) -> Job | None:
+    def _first_due(queue: _Queue, now: float, takes: Takes | None) -> Job | None:
         for _, _, owner in queue.turns:
             for job in queue.places[owner].values():
-                if due(job, now=now):
+                if due(job, now=now) and (takes is None or takes(job)):
                     return job
         return None
 

@@ -12,15 +12,27 @@ from msgspec import Meta
 
 from reverie_protocol.dreams import (
     DreamGuidance,
+    DreamSeconds,
     DreamStrategy,
     Hours,
     RenderInterval,
     SessionId,
+    StrategyName,
     Temperature,
     Threshold,
     TopK,
+    Weights,
 )
-from reverie_protocol.jobs import JobId, Lane, Prompt, Seconds, SubmittedParams
+from reverie_protocol.jobs import (
+    Guidance,
+    JobId,
+    Lane,
+    Prompt,
+    Seconds,
+    Seed,
+    Steps,
+    SubmittedParams,
+)
 from reverie_protocol.quantities import Epoch
 from reverie_protocol.sizes import Size
 
@@ -135,18 +147,25 @@ class JobPriority(ClientMessage, frozen=True, kw_only=True, tag="job:priority"):
 class DreamStart(ClientMessage, frozen=True, kw_only=True, tag="dream:start"):
     """Row 7: begin a dream session; answered by `dream:started`.
 
-    Parameters keep the names of `POST /dreams/start`; `duration` may also be called `duration_hours`.
+    `duration` is in seconds, `duration_hours` in hours: at most one of them, an hour without.  The other parameters
+    keep the names of `POST /dreams/start`.
     """
 
     prompt: Prompt
-    duration: Annotated[Hours, Meta(extra={"aliases": ("duration_hours", "durationHours")})] = 1.0
+    duration: DreamSeconds | None = None
+    duration_hours: Hours | None = msgspec.field(default=None, name="duration_hours")
     temperature: Temperature = 0.5
     similarity_threshold: Threshold = msgspec.field(default=0.7, name="similarity_threshold")
     render_interval: RenderInterval = msgspec.field(default=100, name="render_interval")
     top_k: TopK = msgspec.field(default=100, name="top_k")
-    strategy: DreamStrategy = DreamStrategy.RANDOM
+    strategy: StrategyName = DreamStrategy.RANDOM
     mode: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     size: Size | None = None
+    negative_prompt: Prompt | None = msgspec.field(default=None, name="negative_prompt")
+    guidance_scale: Guidance | None = msgspec.field(default=None, name="guidance_scale")
+    num_inference_steps: Steps | None = msgspec.field(default=None, name="num_inference_steps")
+    weights: Weights | None = None
+    seed: Seed | None = None
 
 
 class DreamStop(ClientMessage, frozen=True, kw_only=True, tag="dream:stop"):
@@ -156,10 +175,14 @@ class DreamStop(ClientMessage, frozen=True, kw_only=True, tag="dream:stop"):
 
 
 class DreamTop(ClientMessage, frozen=True, kw_only=True, tag="dream:top"):
-    """Row 10: the best candidates so far; answered by `dream:top:result`.  Filters go before the limit."""
+    """Row 10: the best candidates so far; answered by `dream:top:result`.
+
+    Filters go before the offset and the limit.
+    """
 
     session_id: SessionId | None = None
     limit: Annotated[int, Meta(ge=1, le=1000, description="candidates")] = 50
+    offset: Annotated[int, Meta(ge=0, le=1_000_000, description="candidates left out before")] = 0
     min_score: Threshold = msgspec.field(default=0.0, name="min_score")
     rendered_only: bool = msgspec.field(default=False, name="rendered_only")
 
@@ -169,6 +192,9 @@ class DreamRecent(ClientMessage, frozen=True, kw_only=True, tag="dream:recent"):
 
     session_id: SessionId | None = None
     limit: Annotated[int, Meta(ge=1, le=1000, description="candidates")] = 20
+    offset: Annotated[int, Meta(ge=0, le=1_000_000, description="candidates left out before")] = 0
+    min_score: Threshold = msgspec.field(default=0.0, name="min_score")
+    rendered_only: bool = msgspec.field(default=False, name="rendered_only")
 
 
 class DreamGuide(ClientMessage, frozen=True, kw_only=True, tag="dream:guide"):

@@ -6,12 +6,15 @@ error is one sentence for a person; only the *code* is contract.  No exception t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
+
+if TYPE_CHECKING:
+    from reverie_protocol.jobs import ComfyNodeError
 
 
 class ErrorCode(StrEnum):
@@ -41,6 +44,9 @@ class ErrorCode(StrEnum):
     JOB_FINISHED = "job_finished"
     JOB_NOT_RETRYABLE = "job_not_retryable"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    ALREADY_DREAMING = "already_dreaming"
+    SESSION_NOT_FOUND = "session_not_found"
+    SESSION_OVER = "session_over"
     NOT_IMPLEMENTED = "not_implemented"
     # The request is fine; the platform cannot serve it now.
     QUEUE_FULL = "queue_full"
@@ -124,6 +130,13 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
     ErrorCode.RANGE_NOT_SATISFIABLE: ErrorTraits(
         416, False, "The requested byte range lies outside the object."
     ),
+    ErrorCode.ALREADY_DREAMING: ErrorTraits(
+        400, False, "You have as many dream sessions under way as you may; stop one first."
+    ),
+    ErrorCode.SESSION_NOT_FOUND: ErrorTraits(
+        404, False, "There is no such dream session, or it is not yours."
+    ),
+    ErrorCode.SESSION_OVER: ErrorTraits(409, False, "The dream session has ended and cannot be steered."),
     ErrorCode.NOT_IMPLEMENTED: ErrorTraits(
         501, False, "The endpoint exists for compatibility and does nothing."
     ),
@@ -187,7 +200,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class ReverieError(Exception):
-    """An error meant for a client: code, one sentence, and where it applies the wrong fields.
+    """An error meant for a client: code, one sentence, and where it applies the wrong fields and nodes.
 
     `retry_after` is in seconds and becomes the `Retry-After` header of an HTTP answer.  `job_ids` are all jobs of a
     request that made several.
@@ -202,6 +215,7 @@ class ReverieError(Exception):
         retry_after: float | None = None,
         job_id: str | None = None,
         job_ids: Sequence[str] = (),
+        node_errors: Sequence[ComfyNodeError] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -210,6 +224,7 @@ class ReverieError(Exception):
         self.retry_after = retry_after
         self.job_id = job_id
         self.job_ids = tuple(job_ids)
+        self.node_errors = tuple(node_errors)
 
     @property
     def status(self) -> int:
@@ -220,6 +235,12 @@ class ReverieError(Exception):
     def retryable(self) -> bool:
         """Whether the same request may succeed later."""
         return ERROR_TRAITS[self.code].retryable
+
+
+def mode_not_found(name: str, known: Iterable[str]) -> ReverieError:
+    """The error for a mode that nobody has; it names those that there are."""
+    there_is = ", ".join(sorted(known)) or "none"
+    return ReverieError(ErrorCode.MODE_NOT_FOUND, f"there is no mode {name!r}; there is {there_is}")
 
 
 class CloseCode(msgspec.Struct, frozen=True):

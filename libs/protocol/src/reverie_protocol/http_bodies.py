@@ -11,6 +11,8 @@ from reverie_protocol.client_messages import EndOfLane, Priority, QueuePosition,
 from reverie_protocol.controls import QueueControl
 from reverie_protocol.errors import ErrorCodeText, FieldError
 from reverie_protocol.jobs import (
+    ComfyNodeError,
+    ComfyRun,
     JobError,
     JobId,
     JobMeta,
@@ -41,7 +43,8 @@ class JobView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     `position` is the place in the queue (0 is next) and null once the job does not wait; `waitingFor` says in a
     sentence what keeps a waiting job from starting, other than those before it; `progress` is the whole job's
-    fraction; `phase`, `step` and `steps` say where a running job is; `retryOf` is the ended job that it does again.
+    fraction; `phase`, `step` and `steps` say where a running job is, `node` and `comfy` where in a workflow;
+    `retryOf` is the ended job that it does again.
     """
 
     job_id: str
@@ -55,6 +58,8 @@ class JobView(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     phase: Phase | None = None
     step: StepIndex = 0
     steps: StepCount = 0
+    node: str = ""
+    comfy: ComfyRun | None = None
     cancelling: bool = False
     retry_of: str | None = None
     outputs: tuple[Output, ...] = ()
@@ -144,8 +149,8 @@ class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_
     """Body of every HTTP error.  `detail` is a sentence, or one entry per wrong field.
 
     `code` is stable; `requestId` finds the request in the logs; `jobId` and `url` are there where a job goes on
-    although this request ended (504), `jobIds` where the request made several.  `error` is there on the paths of
-    OpenAI's API.
+    although this request ended (504), `jobIds` where the request made several.  `nodeErrors` are the wrong
+    nodes of a workflow.  `error` is there on the paths of OpenAI's API.
     """
 
     detail: str | tuple[FieldError, ...]
@@ -154,4 +159,5 @@ class ErrorBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_
     job_id: str | None = None
     job_ids: tuple[JobId, ...] = ()
     url: str | None = None
+    node_errors: tuple[ComfyNodeError, ...] = ()
     error: OpenaiError | None = None

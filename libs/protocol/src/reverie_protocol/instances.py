@@ -40,6 +40,12 @@ InstanceName = Annotated[
 ]
 
 
+InstanceTag = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$", description="what its operator says of it")
+]
+MaxPrompts = Annotated[int, Meta(ge=1, le=2, description="prompts of ours inside it at once")]
+
+
 class ComfyInstance(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One ComfyUI, key `<name>` of the KV bucket `comfy_instances`; also sent on `comfy.instance.<name>`.
 
@@ -51,8 +57,8 @@ class ComfyInstance(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     url: Annotated[str, Meta(description="http(s) URL of the instance")]
     enabled: bool = True
     draining: Annotated[bool, Meta(description="takes no more work, finishes what it has")] = False
-    tags: tuple[str, ...] = ()
-    max_prompts: Annotated[int, Meta(ge=1, le=2, description="prompts of ours inside it at once")] = 1
+    tags: tuple[InstanceTag, ...] = ()
+    max_prompts: MaxPrompts = 1
     origin: Annotated[str, Meta(description="who entered it: `settings` or `admin`")] = "settings"
     bridge: Annotated[str, Meta(description="key of the bridge that serves it")] = ""
     status: ComfyStatus
@@ -67,6 +73,18 @@ class ComfyInstance(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     queue_pending: Count = 0
     queue_running: Count = 0
     updated_at: Seconds
+
+
+class ComfyHealth(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """How one ComfyUI instance does, in `system:status`; queue lengths count others' prompts too."""
+
+    name: str
+    status: ComfyStatus
+    reason: str = ""
+    version: str = ""
+    draining: bool = False
+    queue_pending: Count = 0
+    queue_running: Count = 0
 
 
 class ActiveMode(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

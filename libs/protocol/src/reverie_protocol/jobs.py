@@ -33,6 +33,7 @@ MAX_PROMPT_CHARS = 10_000
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 150
 MAX_STYLE_LEVEL = 8
+MAX_VARIATIONS = 16
 
 Seconds = Annotated[float, Meta(description="seconds since the epoch, UTC")]
 Prompt = Annotated[str, Meta(max_length=MAX_PROMPT_CHARS, description="text, in characters")]
@@ -101,8 +102,17 @@ class StyleLora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Annotated[int, Meta(ge=0, le=MAX_STYLE_LEVEL, description="strength; 0 is off")] = 0
 
 
+class Variation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A move of the starting noise towards that of another seed: 0 stays, 1 arrives."""
+
+    seed: Seed
+    weight: Annotated[float, Meta(ge=0, le=1, description="how far towards that seed's noise")]
+
+
 class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generate"):
     """A picture from text.  A field left at None takes the default of the mode that runs the job.
+
+    `variations` move the starting noise of `seed` by spherical interpolation, one after the other.
 
     With `initImage` it starts from that picture, drawn at `size` or else at the picture's own size; with
     `maskImage` beside it only what is white there is drawn anew.  `strength` is the part of the steps that is
@@ -125,6 +135,7 @@ class GenerateParams(msgspec.Struct, frozen=True, tag_field="kind", tag="generat
     initImage: Annotated[FileRef | None, Meta(extra={"aliases": ("init_image",)})] = None
     maskImage: Annotated[FileRef | None, Meta(extra={"aliases": ("mask_image",)})] = None
     strength: Strength | None = None
+    variations: Annotated[tuple[Variation, ...], Meta(max_length=MAX_VARIATIONS)] = ()
 
 
 class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="sr"):
@@ -139,17 +150,18 @@ class SuperResolutionParams(msgspec.Struct, frozen=True, tag_field="kind", tag="
 class ComfyParams(msgspec.Struct, frozen=True, tag_field="kind", tag="comfy"):
     """A ComfyUI workflow: one of the named ones with its parameters, or (by right) a graph in API format.
 
-    `inputImage` is what the workflow's first image input takes.  `preview` chooses how ComfyUI makes previews, where
-    its version can; left out, the bridge's setting decides.
+    `inputImage` is what the workflow's first image input takes; others stand in `params` as `fileRef:...`.
+    `preview` chooses how ComfyUI makes previews, where its version can; left out, the bridge's setting decides.
     """
 
-    workflowId: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    workflowId: WorkflowName | None = None
     workflow: dict[str, object] | None = None
     params: dict[str, object] = {}
     inputImage: FileRef | None = None
     preview: ComfyPreview | None = None
 
 
+WorkflowName = Annotated[str, Meta(min_length=1, max_length=200)]
 ComfyPreview = Literal["auto", "latent2rgb", "taesd", "none"]
 
 
@@ -187,7 +199,7 @@ class Output(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class ComfyNodeError(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` its input where one is meant."""
+    """What is wrong with one node of a workflow; `type` in ComfyUI's words, `field` the input that is meant."""
 
     node: str
     type: str
@@ -274,8 +286,11 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     `op` names the operation that wrote this revision, so that a writer whose reply was lost can tell whether its
     write was applied.  `job_seq` counts the record's revisions from 1.  `worker` is the key of the worker that
     runs it, `attempt` counts claims.  `lost_workers` are the keys of the workers that were lost while they ran it
-    and were not heard of since, `crashes` how many they are.  `cancel` asks a running job to stop.
+    and were not heard of since, `crashes` how many they are.  `losses` counts how often the server that a worker
+    works with (a ComfyUI) ended under it.  `cancel` asks a running job to stop.
     Inside a lane jobs go by `position`, lowest first; it starts as the time of submission.
+    `session` names the dream session whose draft it is: nobody is told of such jobs, and they are forgotten as soon
+    as they were looked at.
     """
 
     id: JobId
@@ -287,6 +302,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     attempt: Attempt = 0
     crashes: Count = 0
     lost_workers: tuple[str, ...] = ()
+    losses: Count = 0
     worker: str | None = None
     op: str = ""
     job_seq: JobSeq = 1
@@ -296,6 +312,7 @@ class Job(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     finish_by: Seconds | None = None
     idempotency_key: str | None = None
     retry_of: str | None = None
+    session: str | None = None
     request_hash: str = ""
     params: JobParams
     outputs: tuple[Output, ...] = ()
@@ -326,8 +343,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
 
     `progress` is the whole job's fraction 0..1 and never falls within an attempt; `step` of `steps` counts
-    denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that runs.
-    `node` is that node's title (or class), `comfy` tells of all of them.
+    denoising steps, in a job of type `sr` the tiles of all its passes, in a ComfyUI job those of the node that
+    runs.  `node` is that node's title (or class), `comfy` tells of all of them.
     """
 
     job_id: str
@@ -369,6 +386,7 @@ class ModeInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     loras: tuple[ModeLora, ...] = ()
     pinned: bool = False
     family: str = ""
+    native_size: Annotated[str, Meta(description="what the network draws; empty until it is known")] = ""
     default_size: str = "512x512"
     default_steps: StepCount = 4
     default_guidance: Annotated[float, Meta(description="guidance scale")] = 1.0
@@ -421,6 +439,7 @@ class Worker(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     workflows: Annotated[tuple[str, ...], Meta(description="ComfyUI workflows that it can run")] = ()
     tags: Annotated[tuple[str, ...], Meta(description="what its operator says of it")] = ()
     superres: bool = False
+    superres_scale: Annotated[Count, Meta(description="what a pass multiplies a side by")] = 2
     slots: Count = 1
     running: tuple[str, ...] = ()
     vram: Vram = Vram()

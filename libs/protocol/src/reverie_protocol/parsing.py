@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
-from reverie_protocol.client_messages import ClientMessage, JobSubmit
+from reverie_protocol.client_messages import ClientMessage, DreamStart, JobSubmit
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.field_errors import FieldErrors, FieldErrorType, Loc, excerpt
 from reverie_protocol.free_form import MAX_DEPTH
@@ -96,7 +96,19 @@ def _read_message(data: object) -> ClientMessage:
     message = CLIENT_MESSAGES.get(type_)
     if message is None:
         raise ReverieError(ErrorCode.UNKNOWN_TYPE, f"unknown type {excerpt(type_)!r}; {_known_types()}")
-    return read_submission(data, ()) if message is JobSubmit else validate(message, data)
+    if message is JobSubmit:
+        return read_submission(data, ())
+    parsed = validate(message, data)
+    if isinstance(parsed, DreamStart):
+        _require_one_duration(parsed)
+    return parsed
+
+
+def _require_one_duration(start: DreamStart) -> None:
+    if start.duration is not None and start.duration_hours is not None:
+        errors = FieldErrors()
+        errors.add(("duration_hours",), FieldErrorType.CONFLICT, "does not go with duration")
+        errors.raise_if_any()
 
 
 def _known_types() -> str:

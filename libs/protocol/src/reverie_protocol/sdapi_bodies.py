@@ -83,7 +83,7 @@ class SingleEnlargement(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `POST /sdapi/v1/extra-single-image`: super-resolution."""
 
     image: Encoded
-    upscaling_resize: Annotated[float, Meta(description="2, 4 or 8")] = 2
+    upscaling_resize: Annotated[float, Meta(description="what one to three passes make: 2, 4 or 8")] = 2
     upscaler_1: SamplerName = "Reverie"
 
 

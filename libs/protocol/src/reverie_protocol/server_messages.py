@@ -16,7 +16,10 @@ from reverie_protocol.dreams import (
     SessionId,
 )
 from reverie_protocol.errors import ErrorCodeText, FieldError
+from reverie_protocol.instances import ComfyHealth
 from reverie_protocol.jobs import (
+    ComfyNodeError,
+    ComfyRun,
     JobError,
     JobMeta,
     JobState,
@@ -64,7 +67,8 @@ class Pong(ServerMessage, frozen=True, kw_only=True, tag="pong"):
 class Error(ServerMessage, frozen=True, kw_only=True, tag="error"):
     """Connection: a client frame was refused.  `id` echoes the client's; the socket stays open.
 
-    `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`.
+    `code` is one of the error codes; with `invalid_field` each wrong field stands in `fields`, with
+    `workflow_invalid` each wrong node of a workflow in `nodeErrors` too.
     """
 
     id: str | int | None = None
@@ -72,6 +76,7 @@ class Error(ServerMessage, frozen=True, kw_only=True, tag="error"):
     message: str
     retryable: bool
     fields: tuple[FieldError, ...] = ()
+    node_errors: tuple[ComfyNodeError, ...] = ()
 
 
 class Authenticated(ServerMessage, frozen=True, kw_only=True, tag="AUTHENTICATED"):
@@ -137,7 +142,8 @@ class JobStateChanged(ServerMessage, frozen=True, kw_only=True, tag="job:state")
 class JobProgress(ServerMessage, frozen=True, kw_only=True, tag="job:progress"):
     """Rows 1, 2 and 5: latest progress; `progress` is the whole job's fraction 0..1.
 
-    `node` names the ComfyUI node that runs.  An `etaSeconds` that would be a guess is left out.
+    `node` names the ComfyUI node that runs, `comfy` tells of all its nodes.  An `etaSeconds` that would be a guess
+    is left out.
     """
 
     job_id: str
@@ -148,6 +154,7 @@ class JobProgress(ServerMessage, frozen=True, kw_only=True, tag="job:progress"):
     progress: Fraction
     eta_seconds: Duration | None = None
     node: str = ""
+    comfy: ComfyRun | None = None
     seq: Seq
 
 
@@ -230,6 +237,7 @@ class DreamTopResult(ServerMessage, frozen=True, kw_only=True, tag="dream:top:re
     id: str | int | None = None
     session_id: SessionId | None
     candidates: tuple[DreamCandidate, ...]
+    total: Count = 0
 
 
 class DreamRecentResult(ServerMessage, frozen=True, kw_only=True, tag="dream:recent:result"):
@@ -238,6 +246,7 @@ class DreamRecentResult(ServerMessage, frozen=True, kw_only=True, tag="dream:rec
     id: str | int | None = None
     session_id: SessionId | None
     candidates: tuple[DreamCandidate, ...]
+    total: Count = 0
 
 
 class DreamGuideOk(ServerMessage, frozen=True, kw_only=True, tag="dream:guide:ok"):
@@ -249,15 +258,22 @@ class DreamGuideOk(ServerMessage, frozen=True, kw_only=True, tag="dream:guide:ok
 
 
 class DreamCandidateFound(ServerMessage, frozen=True, kw_only=True, tag="dream:candidate"):
-    """Row 14: a promising candidate, as it is found."""
+    """Row 14: a promising candidate, as it is found; `candidateId` is what `dream:guide` calls it."""
 
     session_id: SessionId
+    candidate_id: Count = 0
     seed: Seed
     score: Fraction
     thumbnail_url: str | None = None
     url: str | None = None
     prompt: str = ""
     timestamp: Seconds = 0.0
+    rendered: bool = False
+    scores: dict[str, float] = {}
+    parents: tuple[int, ...] = ()
+    mutation: str = ""
+    strategy: str = ""
+    params: dict[str, object] = {}
 
 
 class StoragePutOk(ServerMessage, frozen=True, kw_only=True, tag="storage:put:ok"):
@@ -328,7 +344,7 @@ class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False
 
     `loading` are the modes whose models workers are loading, `loadProgress` how much of each is in place, on the
     worker that has come least far.  `nodes` are the machines that a monitor runs on; a monitor's own message has
-    the one that is its own.
+    the one that is its own.  `comfy` are the ComfyUI instances.
     """
 
     mode: str | None
@@ -340,6 +356,7 @@ class SystemStatus(ServerMessage, frozen=True, kw_only=True, omit_defaults=False
     workers: Count = 0
     version: str = ""
     nodes: tuple[NodeStatus, ...] = ()
+    comfy: tuple[ComfyHealth, ...] = ()
 
 
 class Backend(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

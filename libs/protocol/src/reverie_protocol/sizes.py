@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
+
 MIN_SIDE_PX, MAX_SIDE_PX, SIDE_MULTIPLE_PX = 64, 4096, 8
 #: Largest side of a result, passes of super-resolution included, and what each pass multiplies a side by.
 MAX_RESULT_SIDE_PX, SUPERRES_SCALE = 8192, 2
@@ -34,10 +36,22 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def enlarged(size: tuple[int, int], passes: int) -> tuple[int, int]:
-    """Width and height after passes of super-resolution."""
-    factor = SUPERRES_SCALE**passes
-    return size[0] * factor, size[1] * factor
+def enlarged(
+    size: tuple[int, int], passes: int, *, field: str, scale: int = SUPERRES_SCALE
+) -> tuple[int, int]:
+    """Width and height after passes of super-resolution.
+
+    ReverieError `invalid_field`, about the field that says how many, for more than `MAX_RESULT_SIDE_PX` a side.
+    """
+    width, height = (side * scale**passes for side in size)
+    if max(width, height) <= MAX_RESULT_SIDE_PX:
+        return width, height
+    message = (
+        f"makes a picture of {width}x{height} pixels from {size[0]}x{size[1]}; "
+        f"at most {MAX_RESULT_SIDE_PX} a side are made"
+    )
+    fields = [FieldError((field,), message, "out_of_range")]
+    raise ReverieError(ErrorCode.INVALID_FIELD, f"{field}: {message}", fields=fields)
 
 
 Size = Annotated[

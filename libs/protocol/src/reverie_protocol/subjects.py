@@ -8,6 +8,8 @@ import msgspec
 
 from reverie_protocol.comfy import ComfyCheck
 from reverie_protocol.controls import QueueControl
+from reverie_protocol.dream_control import DreamAnswer, DreamHost
+from reverie_protocol.dream_log import DreamLogEntry
 from reverie_protocol.dreams import DreamCandidateEvent, DreamSession, DreamStatusEvent
 from reverie_protocol.instances import ActiveMode, AuditEvent, ComfyInstance, SystemAlert
 from reverie_protocol.jobs import Job, JobId, Progress, Worker
@@ -45,6 +47,13 @@ QUEUE_STATE: Final = "queue.state"
 DREAM_STATUS: Final = "dream.status"
 DREAM_STATUS_REPEAT_S: Final = 2.0
 DREAM_CANDIDATE: Final = "dream.candidate.*"
+#: Requests of gateways; any dreams process answers, and asks the session's own where it is another.
+DREAM_CTL: Final = "dream.ctl"
+DREAM_LOG_BUCKET: Final = "dream_log"
+#: Revisions that a session's log may have; a longer one loses its beginning, and with it its replay.
+DREAM_LOG_REVISIONS: Final = 1_000_000
+DREAM_HOSTS_BUCKET: Final = "dream_hosts"
+DREAM_HOST_TTL_S: Final = 6.0
 COMFY_INSTANCE: Final = "comfy.instance.*"
 COMFY_CHECK: Final = "comfy.check"
 COMFY_WORKFLOWS: Final = "comfy.workflows"
@@ -108,6 +117,11 @@ def worker_modes(worker: str) -> str:
 def dream_candidate(session_id: str) -> str:
     """Subject of one session's finds; payload `DreamCandidateEvent`."""
     return f"dream.candidate.{session_id}"
+
+
+def dream_host(host: str) -> str:
+    """Requests to one dreams process by its key; what travels on `dream.ctl`."""
+    return f"dream.host.{host}"
 
 
 def comfy_instance(name: str) -> str:
@@ -218,6 +232,21 @@ SUBJECTS: Final = (
     Subject(
         DREAM_CANDIDATE, "sessionId", DreamCandidateEvent, "dreams", "promising candidates as they are found"
     ),
+    Subject(
+        DREAM_CTL,
+        "",
+        DreamAnswer,
+        "gateways, as a request",
+        "a `DreamRequest` with its `verb`; answered with `DreamAnswer`",
+        inbound=True,
+    ),
+    Subject(
+        "dream.log.*",
+        "sessionId",
+        DreamLogEntry,
+        "nats-server, for each committed write to the bucket `dream_log`",
+        "what happens in dream sessions, in order",
+    ),
     Subject(COMFY_INSTANCE, "name", ComfyInstance, "comfy-bridge", "state of a ComfyUI instance, on change"),
     Subject(
         COMFY_CHECK,
@@ -270,7 +299,30 @@ BUCKETS: Final = (
         "which lanes and workers, or the whole queue, are paused or draining",
         history=16,
     ),
-    Bucket(DREAMS_BUCKET, "<sessionId>", DreamSession, "dreams", "one record per dream session"),
+    Bucket(
+        DREAMS_BUCKET,
+        "<sessionId>",
+        DreamSession,
+        "dreams: one compare-and-set per change",
+        "one record per dream session",
+    ),
+    Bucket(
+        DREAM_LOG_BUCKET,
+        "<sessionId>",
+        DreamLogEntry,
+        "the dreams process that has the session: one compare-and-set per entry",
+        "the key's history is what happened in the session, in order",
+        history=DREAM_LOG_REVISIONS,
+        republish="dream.log",
+    ),
+    Bucket(
+        DREAM_HOSTS_BUCKET,
+        "<name>.<incarnation>",
+        DreamHost,
+        "each dreams process its own",
+        "heartbeats of dreams processes",
+        ttl_s=DREAM_HOST_TTL_S,
+    ),
     Bucket(
         COMFY_INSTANCES_BUCKET,
         "<name>",

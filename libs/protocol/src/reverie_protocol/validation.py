@@ -39,7 +39,8 @@ def validate(
     """`data` (decoded JSON) as `struct_type`, or ReverieError `invalid_field` with every wrong field.
 
     `forbid_unknown` None follows each struct's own declaration; True or False holds at all levels.  With
-    `null_is_absent` a null stands for a field's default, also where the field is not nullable.
+    `null_is_absent` a null in `data` itself stands for a field's default, also where the field is not nullable; in
+    an object within it null is a value.
     """
     walk = Walk(forbid_unknown=forbid_unknown, null_is_absent=null_is_absent)
     value = walk.value(_type_info(struct_type), data, loc_prefix)
@@ -91,6 +92,7 @@ class Walk:
         alias) it must be given alike.
         """
         arguments: dict[str, object] = {}
+        null_is_absent, self._null_is_absent = self._null_is_absent, False
         for field in fields:
             hits = [
                 ((*loc, name), data[name])
@@ -108,7 +110,7 @@ class Walk:
                 if not _alike(other, value):
                     where = ".".join(map(str, loc))
                     self.errors.add(other_loc, FieldErrorType.CONFLICT, f"differs from {where}")
-            if not (value is None and self._null_is_absent and not field.required):
+            if not (value is None and null_is_absent and not field.required):
                 arguments[field.name] = self.value(field.type, value, loc)
         return arguments
 

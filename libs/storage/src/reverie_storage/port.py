@@ -22,7 +22,26 @@ from urllib.parse import quote
 
 import msgspec
 
-EXTENSIONS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp", "text/plain": "txt"}
+#: What is stored, by its media type.  Nothing that a browser would run; what is of no known type is bytes.
+EXTENSIONS: Final = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/webp": "webp",
+    "image/gif": "gif",
+    "video/mp4": "mp4",
+    "video/webm": "webm",
+    "video/quicktime": "mov",
+    "video/x-matroska": "mkv",
+    "audio/mpeg": "mp3",
+    "audio/mp4": "m4a",
+    "audio/flac": "flac",
+    "audio/wav": "wav",
+    "audio/ogg": "ogg",
+    "model/gltf-binary": "glb",
+    "application/json": "json",
+    "text/plain": "txt",
+    "application/octet-stream": "bin",
+}
 CONTENT_TYPES: Final = {extension: media for media, extension in EXTENSIONS.items()}
 _CONTENT_KEY = re.compile(r"[0-9a-f]{64}\.([a-z0-9]{1,8})")
 

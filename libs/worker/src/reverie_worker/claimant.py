@@ -28,7 +28,7 @@ from reverie_runtime.logs import bind_job
 from reverie_worker.assignment import Assignment, StopReason
 from reverie_worker.delivery import Delivery
 from reverie_worker.patience import wait_up_to
-from reverie_worker.telling import telling
+from reverie_worker.telling import MIN_INTERVAL_S, telling
 
 #: Looks for work at least this often, for jobs whose time comes without an event, in seconds.
 LOOK_S: Final = 0.5
@@ -46,6 +46,9 @@ class Claimant(Generic[A]):
 
     All methods run on the event loop.  `key` is the worker's, as it stands in the records of its jobs.
     """
+
+    #: Least time between two messages about one job, in seconds.
+    _tell_s: float = MIN_INTERVAL_S
 
     def __init__(
         self, *, bus: Bus, store: JobStore, jobs: JobMirror, delivery: Delivery, clock: Clock, key: str
@@ -211,7 +214,7 @@ class Claimant(Generic[A]):
             log.info("job started", attempt=job.attempt)
             try:
                 try:
-                    async with telling(assignment, self._bus, self._clock):
+                    async with telling(assignment, self._bus, self._clock, interval_s=self._tell_s):
                         state = await self._work(assignment)
                 except Exception:
                     log.exception("job given up by a fault of ours")

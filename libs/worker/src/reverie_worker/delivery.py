@@ -15,12 +15,11 @@ from reverie_protocol.jobs import Job, JobError
 from reverie_runtime.bus.port import BusError
 from reverie_runtime.clock import Clock
 from reverie_runtime.crash_points import crash_point
-from reverie_storage.port import Storage, StorageUnavailable
+from reverie_storage.port import Storage
 from reverie_worker.assignment import Assignment, StopReason
+from reverie_worker.patience import with_patience
 
 RETRY_S: Final = 0.25
-#: How long a full or missing disk is waited for before the job fails, in seconds.
-STORAGE_PATIENCE_S: Final = 15.0
 
 log = structlog.get_logger(__name__)
 
@@ -48,18 +47,10 @@ class Delivery:
 
     async def _put(self, content: bytes, *, content_type: str) -> str:
         """Store, waiting a while for a store that is away; StorageUnavailable in the end."""
-        give_up_at = self._clock.monotonic() + STORAGE_PATIENCE_S
         crash_point("before.output")
-        while True:
-            try:
-                key = await self._storage.put(content, content_type=content_type)
-            except StorageUnavailable:
-                if self._clock.monotonic() >= give_up_at:
-                    raise
-                await self._clock.sleep(RETRY_S)
-            else:
-                crash_point("after.output")
-                return key
+        key = await with_patience(lambda: self._storage.put(content, content_type=content_type), self._clock)
+        crash_point("after.output")
+        return key
 
     async def _commit(self, assignment: Assignment, change: Callable[..., Job]) -> str:
         """Apply a transition until the bus has taken it; the job's state then."""

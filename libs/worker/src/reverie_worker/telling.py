@@ -23,9 +23,11 @@ _encoder = msgspec.json.Encoder()
 
 
 @contextlib.asynccontextmanager
-async def telling(assignment: Assignment, bus: Bus, clock: Clock) -> AsyncIterator[None]:
+async def telling(
+    assignment: Assignment, bus: Bus, clock: Clock, *, interval_s: float = MIN_INTERVAL_S
+) -> AsyncIterator[None]:
     """Publish an assignment's progress and previews during the block, the latest only."""
-    task = asyncio.create_task(_tell(assignment, bus, clock), name=f"tell {assignment.run_id}")
+    task = asyncio.create_task(_tell(assignment, bus, clock, interval_s), name=f"tell {assignment.run_id}")
     try:
         yield
     finally:
@@ -33,7 +35,7 @@ async def telling(assignment: Assignment, bus: Bus, clock: Clock) -> AsyncIterat
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _tell(assignment: Assignment, bus: Bus, clock: Clock) -> None:
+async def _tell(assignment: Assignment, bus: Bus, clock: Clock, interval_s: float) -> None:
     progress_subject = job_progress(assignment.job.id)
     preview_subject = job_preview(assignment.job.id)
     while True:
@@ -45,4 +47,4 @@ async def _tell(assignment: Assignment, bus: Bus, clock: Clock) -> None:
             frame, assignment.preview_frame = assignment.preview_frame, None
             if frame is not None:
                 await bus.publish(preview_subject, frame)
-        await clock.sleep(MIN_INTERVAL_S)
+        await clock.sleep(interval_s)

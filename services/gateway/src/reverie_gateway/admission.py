@@ -15,7 +15,8 @@ from reverie_protocol.jobs import GenerateParams, Job, JobType, Worker
 MAX_PARAMS_BYTES = 256 * 1024
 QUEUE_FULL_RETRY_S = 5.0
 #: Job types that the platform itself always serves sooner or later, also before its first worker has started.
-INTRINSIC_TYPES = frozenset({JobType.GENERATE, JobType.SR})
+#: Of ComfyUI jobs the bridge says whether they can run (`comfy_preflight`), before their record is made.
+INTRINSIC_TYPES = frozenset({JobType.GENERATE, JobType.SR, JobType.COMFY})
 
 #: Furthest that a time limit may lie ahead, in seconds: what is further is a mistake, such as milliseconds.
 MAX_AHEAD_S = 366 * 86_400.0

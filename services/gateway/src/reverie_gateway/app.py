@@ -7,14 +7,23 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar
+from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.types import Message, Scope
 
 from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.body import MAX_BODY_BYTES
+from reverie_gateway.comfy_instances import Instances
+from reverie_gateway.comfy_preflight import Preflight
+from reverie_gateway.comfy_views import ComfyLens
 from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.gates import Gates
+from reverie_gateway.http_comfy import (
+    ComfyInstancesController,
+    ComfyJobsController,
+    ComfyWorkflowsController,
+)
 from reverie_gateway.http_events import stream_events
 from reverie_gateway.http_generate import generate
 from reverie_gateway.http_jobs import JobsController
@@ -67,6 +76,9 @@ _PARAMETER_TYPE = re.compile(r":\w+\}")
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What handlers may ask for, each by the name of its field."""
 
+    comfy_instances: Instances
+    comfy_lens: ComfyLens
+    comfy_preflight: Preflight
     form_bytes: FormBytes
     gatekeeper: Gatekeeper
     gates: Gates
@@ -98,6 +110,9 @@ def build_app(parts: Parts) -> Litestar:
     """The application over its parts."""
     return Litestar(
         route_handlers=[
+            ComfyInstancesController,
+            ComfyJobsController,
+            ComfyWorkflowsController,
             converse,
             generate,
             ImagesController,
@@ -127,6 +142,9 @@ def build_app(parts: Parts) -> Litestar:
             Exception: on_exception,
         },
         before_send=[name_every_method],
+        response_headers=[
+            ResponseHeader(name="Cache-Control", value="no-store")
+        ],  # where nothing else is said
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,

@@ -22,6 +22,16 @@ async def _whole(request: HttpRequest) -> bytes:
     return await request.body()
 
 
+async def read_bounded(request: HttpRequest) -> bytes:
+    """The body of a handler that takes larger ones of other types; `payload_too_large` beyond `MAX_BODY_BYTES`."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise ReverieError(ErrorCode.PAYLOAD_TOO_LARGE, "the request body is too large")
+    return bytes(body)
+
+
 async def read_json(request: HttpRequest, *, read: Reader = _whole) -> object:
     """The decoded body; `unsupported_media_type`, `payload_too_large`, `invalid_json` or `invalid_message`.
 

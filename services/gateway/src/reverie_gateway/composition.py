@@ -14,6 +14,9 @@ import structlog
 from reverie_gateway.app import Parts, build_app
 from reverie_gateway.audit import AUDIT_LOG, Auditor
 from reverie_gateway.authentication import Authentication, Gatekeeper, verifier_of
+from reverie_gateway.comfy_instances import Instances
+from reverie_gateway.comfy_preflight import Preflight
+from reverie_gateway.comfy_views import ComfyLens
 from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.form_bytes import FormBytes
@@ -46,6 +49,7 @@ from reverie_gateway.waiting import Waiters
 from reverie_gateway.watches import Watches
 from reverie_gateway.wire import Wire
 from reverie_gateway.writer import Turn
+from reverie_jobs.comfy_instances import COMFY_INSTANCES, InstanceMirror
 from reverie_jobs.controls import CONTROLS, ControlMirror
 from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
 from reverie_jobs.reaper import Reaper
@@ -93,6 +97,8 @@ async def serve(
 
         controls_bucket, controls = await bus.bucket(CONTROLS), ControlMirror()
         await stack.enter_async_context(follow(controls, controls_bucket))
+        instances_bucket, instances = await bus.bucket(COMFY_INSTANCES), InstanceMirror()
+        await stack.enter_async_context(follow(instances, instances_bucket))
 
         storage = open_storage(settings.storage)
         storage_probe = StorageProbe(storage, clock=clock)
@@ -110,7 +116,13 @@ async def serve(
         queue_board = QueueBoard(bus, jobs_mirror, controls, hub, clock=clock)
         await stack.enter_async_context(queue_board.run())
         status_board = StatusBoard(
-            queue_board, workers_mirror, storage_probe, nodes, clock=clock, version=version("reverie-gateway")
+            queue_board,
+            workers_mirror,
+            storage_probe,
+            nodes,
+            instances,
+            clock=clock,
+            version=version("reverie-gateway"),
         )
         await stack.enter_async_context(status_board.run(hub))
 
@@ -124,6 +136,7 @@ async def serve(
         auditor = Auditor(await bus.stream(AUDIT_LOG), clock=clock)
         await stack.enter_async_context(auditor.run())
         standings = Standings(jobs_mirror, clock=clock)
+        comfy_preflight = Preflight(bus, workers_mirror, clock=clock)
         jobs = Jobs(
             bus,
             store,
@@ -133,6 +146,7 @@ async def serve(
             controls=controls,
             inputs=Inputs(stores.uploads),
             standings=standings,
+            comfy_preflight=comfy_preflight,
             clock=clock,
             max_queued=settings.gateway.max_queued,
             random_bits=secrets.randbits,
@@ -141,10 +155,16 @@ async def serve(
         waiters = Waiters(jobs_mirror)
         counters.observe("jobs_queued", "Jobs that wait", lambda: len(jobs_mirror.waiting))
         counters.observe("jobs_running", "Jobs that run", lambda: len(jobs_mirror.running))
+        counters.observe(
+            "missed_revisions", "Times that revisions of jobs were missed", lambda: hub.holes.seen
+        )
         counters.observe("generate_waits", "POST /generate requests that wait", lambda: len(waiters))
         declare_checks(health, jobs_mirror, workers_mirror, storage_probe)
         app = build_app(
             Parts(
+                comfy_instances=Instances(bus, instances_bucket, instances, auditor, clock=clock),
+                comfy_lens=ComfyLens(hub, workers_mirror),
+                comfy_preflight=comfy_preflight,
                 form_bytes=FormBytes(max_file_mb=settings.storage.upload_mb),
                 gatekeeper=gatekeeper,
                 gates=Gates(bus, controls_bucket, controls, auditor),

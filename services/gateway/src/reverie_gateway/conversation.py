@@ -80,6 +80,7 @@ class Conversation:
             session.require_watchable(
                 draft.id
             )  # before there is a job: an ack and an error for one id are none
+        await self._jobs.preflight(draft, by=session.identity)
         session.hold(draft.id)
         try:
             submitted = await self._jobs.submit(draft)

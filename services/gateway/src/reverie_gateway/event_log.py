@@ -38,7 +38,7 @@ class EventLog:
 
     def add(self, seq: int, *, at: float, event: Event | None) -> None:
         """The next revision, committed at `at` (epoch seconds); no event where clients learn nothing (a purge)."""
-        newest = self._revisions[-1] if self._revisions else 0
+        newest = self.newest
         if seq <= newest:
             return
         if seq > newest + 1:
@@ -51,6 +51,15 @@ class EventLog:
         too_old = half > MIN_FORGOTTEN and self._times[half] < at - self._retention_s
         if too_old or len(self._revisions) > self._max_events:
             self._forget(half)
+
+    @property
+    def newest(self) -> int:
+        """The latest revision that was added, 0 if there is none."""
+        return self._revisions[-1] if self._revisions else 0
+
+    def doubt(self, seq: int) -> None:
+        """Something up to `seq` is missing here that was committed: no cursor before it is recovered any more."""
+        self._forgotten = max(self._forgotten, seq)
 
     def since(self, owner: str, cursor: int, *, head: int = 0, now: float) -> list[Event] | None:
         """An owner's events after `cursor`, in order; None if some of them may be gone.
@@ -69,11 +78,11 @@ class EventLog:
     def _reaches(self, cursor: int, *, head: int, now: float) -> bool:
         """Whether every revision after `cursor` is here.
 
-        Holes are revisions of jobs that were purged before this log began, and those ended longer ago than the
-        retention.  So a cursor is good if no hole follows it, or if what it saw last is younger than that.
+        Holes are marks of purges, and revisions of jobs that were purged before this log began: those ended longer
+        ago than the retention.  So a cursor is good if no hole follows it, or if what it saw last is younger than
+        that.  What makes this true is not known here: who fills the log says with `doubt` where it may not be.
         """
-        newest = self._revisions[-1] if self._revisions else 0
-        if cursor > max(newest, head) or cursor < self._forgotten:
+        if cursor > max(self.newest, head) or cursor < self._forgotten:
             return False
         if cursor >= self._last_hole:
             return True
@@ -81,12 +90,13 @@ class EventLog:
         return seen > 0 and self._times[seen - 1] >= now - self._retention_s
 
     def _forget(self, count: int) -> None:
-        self._forgotten = self._revisions[count - 1]
+        forgotten = self._revisions[count - 1]
+        self.doubt(forgotten)
         del self._revisions[:count]
         del self._times[:count]
         for owner in list(self._own):
             own = self._own[owner]
-            del own[: bisect_right(own, self._forgotten, key=_seq)]
+            del own[: bisect_right(own, forgotten, key=_seq)]
             if not own:
                 del self._own[owner]
 

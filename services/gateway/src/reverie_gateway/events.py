@@ -98,6 +98,7 @@ def progress_event(job: Job, progress: Progress, revision: int) -> Event:
         progress=progress.progress,
         eta_seconds=eta_seconds(job, progress),
         node=progress.node,
+        comfy=progress.comfy,
         seq=revision,
     )
     return Event(job.owner, job.id, Delivery.PROGRESS, encode(message), revision)

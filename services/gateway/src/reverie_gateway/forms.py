@@ -44,6 +44,13 @@ class Form(msgspec.Struct, frozen=True):
     skipped: frozenset[str]
 
 
+class Fields(msgspec.Struct, frozen=True):
+    """What a form without a file that has to be sent held: its fields, and the files that were."""
+
+    fields: dict[str, str]
+    files: dict[str, Path]
+
+
 @asynccontextmanager
 async def received_form(
     request: HttpRequest,
@@ -59,21 +66,8 @@ async def received_form(
     says that there may be several, and is no part of it.  `unsupported_media_type`, `payload_too_large`,
     `invalid_upload` (empty or malformed), `invalid_field` (no file), `rate_limited` (too many at once).
     """
-    max_file_bytes = form_bytes.max_file_bytes
-    parser = _parser(request)
-    declared = request.headers.get("content-length", "")
-    # What the file may not be beyond, the form around it included.
-    limit = max_file_bytes * (1 + len(more_files)) + (1 + len(fields)) * MAX_FIELD_BYTES
-    if declared.isdigit() and int(declared[:18]) > limit:
-        raise _too_large(max_file_bytes)
-    # Counted until the folder is gone.
-    with form_bytes.counted() as count, tempfile.TemporaryDirectory(prefix="reverie-upload-") as folder:
-        with ExitStack() as stack:
-            names = (file_field, *more_files)
-            paths = {name: Path(folder) / str(number) for number, name in enumerate(names)}
-            files = {name: stack.enter_context(path.open("wb")) for name, path in paths.items()}
-            reader = _Reader(files, max_file_bytes, fields)
-            await _read(request, parser, reader, count)
+    names = (file_field, *more_files)
+    async with _received(request, form_bytes=form_bytes, files=names, fields=fields) as (reader, paths):
         if file_field not in reader.file_bytes:
             message = f"the form has no file in its field {file_field!r}"
             raise ReverieError(
@@ -81,10 +75,41 @@ async def received_form(
                 message,
                 fields=[FieldError(("body", file_field), "is required", "missing")],
             )
-        if not all(reader.file_bytes.values()):
-            raise ReverieError(ErrorCode.INVALID_UPLOAD, "the file is empty")
         more = {name: paths[name] for name in more_files if name in reader.file_bytes}
         yield Form(reader.texts(), paths[file_field], more, frozenset(reader.skipped))
+
+
+@asynccontextmanager
+async def received_fields(
+    request: HttpRequest, *, form_bytes: FormBytes, files: Collection[str], fields: Collection[str]
+) -> AsyncIterator[Fields]:
+    """The same for a form whose files may all be left out."""
+    async with _received(request, form_bytes=form_bytes, files=files, fields=fields) as (reader, paths):
+        yield Fields(reader.texts(), {name: paths[name] for name in files if name in reader.file_bytes})
+
+
+@asynccontextmanager
+async def _received(
+    request: HttpRequest, *, form_bytes: FormBytes, files: Collection[str], fields: Collection[str]
+) -> AsyncIterator[tuple[_Reader, dict[str, Path]]]:
+    """What was read of a form, and where its files lie for as long as the context."""
+    max_file_bytes = form_bytes.max_file_bytes
+    parser = _parser(request)
+    declared = request.headers.get("content-length", "")
+    # What the files may not be beyond, the form around them included.
+    limit = max_file_bytes * len(files) + (1 + len(fields)) * MAX_FIELD_BYTES
+    if declared.isdigit() and int(declared[:18]) > limit:
+        raise _too_large(max_file_bytes)
+    # Counted until the folder is gone.
+    with form_bytes.counted() as count, tempfile.TemporaryDirectory(prefix="reverie-upload-") as folder:
+        paths = {name: Path(folder) / str(number) for number, name in enumerate(files)}
+        with ExitStack() as stack:
+            opened = {name: stack.enter_context(path.open("wb")) for name, path in paths.items()}
+            reader = _Reader(opened, max_file_bytes, fields)
+            await _read(request, parser, reader, count)
+        if not all(reader.file_bytes.values()):
+            raise ReverieError(ErrorCode.INVALID_UPLOAD, "the file is empty")
+        yield reader, paths
 
 
 class _Reader:

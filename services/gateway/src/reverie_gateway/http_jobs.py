@@ -29,7 +29,6 @@ MAX_LIMIT = 200
 _PARAMETERS = ("state", "limit", "cursor", "owner")
 #: `owner` of a list of everybody's jobs.
 EVERYBODY = "*"
-_NO_STORE = {"Cache-Control": "no-store"}
 
 
 class JobsController(Controller):
@@ -41,8 +40,9 @@ class JobsController(Controller):
     async def submit_job(self, request: HttpRequest, jobs: NamedDependency[Jobs]) -> Response[JobAccepted]:
         """Take a job; the answer comes when its record is durable.  A repetition gets the first one's job."""
         submit = with_header_key(parse_job_submit(await read_json(request)), request)
-        submitted = await jobs.submit(jobs.draft(submit, owner=owner_of(request)))
-        return _accepted(submitted)
+        draft = jobs.draft(submit, owner=owner_of(request))
+        await jobs.preflight(draft, by=identity_of(request))
+        return _accepted(await jobs.submit(draft))
 
     @get("/")
     async def list_jobs(
@@ -56,7 +56,7 @@ class JobsController(Controller):
         shown, more = found[: query.limit], len(found) > query.limit
         views = tuple(lens.show(Stored(job, jobs.revision_of(job.id))) for job in shown)
         cursor = _cursor(newest_first(shown[-1])) if more else None
-        return Response(JobPage(jobs=views, cursor=cursor, total=total), headers=_NO_STORE)
+        return Response(JobPage(jobs=views, cursor=cursor, total=total))
 
     @get("/{job_id:str}")
     async def read_job(
@@ -68,7 +68,7 @@ class JobsController(Controller):
     ) -> Response[JobView]:
         """One job as it stands now."""
         stored = await jobs.find(job_id, by=identity_of(request))
-        return Response(lens.show(stored), headers=_NO_STORE)
+        return Response(lens.show(stored))
 
     @delete("/{job_id:str}", status_code=200)
     async def cancel_job(
@@ -80,7 +80,7 @@ class JobsController(Controller):
     ) -> Response[JobView]:
         """Stop a job; doing so again, or after its end, changes nothing."""
         stored = await jobs.cancel(job_id, by=identity_of(request))
-        return Response(lens.show(stored), headers=_NO_STORE)
+        return Response(lens.show(stored))
 
     @patch("/{job_id:str}")
     async def move_job(
@@ -93,7 +93,7 @@ class JobsController(Controller):
         """Another lane, another place within it, or both."""
         move = read_move(validate(JobPatch, await read_json(request), loc_prefix=("body",)))
         stored = await jobs.move(job_id, move, by=identity_of(request))
-        return Response(lens.show(stored), headers=_NO_STORE)
+        return Response(lens.show(stored))
 
     @post("/{job_id:str}/retry", status_code=202)
     async def retry_job(
@@ -113,7 +113,7 @@ def _accepted(submitted: Submitted) -> Response[JobAccepted]:
         existing=submitted.existing,
         url=job_url(job.id),
     )
-    return Response(accepted, status_code=202, headers={**_NO_STORE, "Location": accepted.url})
+    return Response(accepted, status_code=202, headers={"Location": accepted.url})
 
 
 class _Query(msgspec.Struct, frozen=True):

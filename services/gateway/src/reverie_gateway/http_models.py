@@ -23,8 +23,6 @@ from reverie_protocol.model_bodies import (
 )
 from reverie_protocol.validation import validate
 
-_NO_STORE = {"Cache-Control": "no-store"}
-
 
 class ModelsController(Controller):
     """Look at modes and models; switch to a mode, read the modes again."""
@@ -44,12 +42,12 @@ class ModelsController(Controller):
             queue_size=queue_board.state(identity_of(request)).pending,
             vram=status_board.vram,
         )
-        return Response(body, headers=_NO_STORE)
+        return Response(body)
 
     @get("/modes")
     async def read_modes(self, model_desk: NamedDependency[ModelDesk]) -> Response[ModesView]:
         """Every mode with its defaults."""
-        return Response(model_desk.modes(), headers=_NO_STORE)
+        return Response(model_desk.modes())
 
     @post("/modes/switch", status_code=200)
     async def switch_mode(
@@ -63,19 +61,19 @@ class ModelsController(Controller):
             forbid_unknown=False,
             null_is_absent=True,
         )
-        return Response(await model_desk.switch(body.mode, by=identity_of(request)), headers=_NO_STORE)
+        return Response(await model_desk.switch(body.mode, by=identity_of(request)))
 
     @post("/modes/reload", status_code=200)
     async def reload_modes(
         self, request: HttpRequest, model_desk: NamedDependency[ModelDesk]
     ) -> Response[ModesReread]:
         """Read `modes.yml` again; a broken one changes nothing."""
-        return Response(await model_desk.reload(by=identity_of(request)), headers=_NO_STORE)
+        return Response(await model_desk.reload(by=identity_of(request)))
 
     @get("/vram")
     async def read_vram(self, model_desk: NamedDependency[ModelDesk]) -> Response[VramView]:
         """Accelerator memory, and the models in it."""
-        return Response(model_desk.vram(), headers=_NO_STORE)
+        return Response(model_desk.vram())
 
     @post(["/models/load", "/models/unload"], status_code=200)
     async def refuse(self) -> Response[Any]:

@@ -23,7 +23,6 @@ from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.openai_bodies import ModelCard, ModelCards
 from reverie_storage.uploads import Uploads
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 #: Stands for a picture while it is not kept yet.
 _NOT_YET: Final = "not-yet"
 
@@ -101,7 +100,7 @@ def _require_understood(form: Form) -> None:
 @get("/v1/models")
 async def list_models(status_board: NamedDependency[StatusBoard]) -> Response[ModelCards]:
     """The modes that can be used."""
-    return Response(ModelCards(data=tuple(_cards(status_board).values())), headers=_NO_STORE)
+    return Response(ModelCards(data=tuple(_cards(status_board).values())))
 
 
 @get("/v1/models/{model:path}")
@@ -111,7 +110,7 @@ async def read_model(model: FromPath[str], status_board: NamedDependency[StatusB
     if name not in cards:
         known = ", ".join(cards) or "none"
         raise ReverieError(ErrorCode.MODE_NOT_FOUND, f"there is no mode {name[:200]!r}; there is {known}")
-    return Response(cards[name], headers=_NO_STORE)
+    return Response(cards[name])
 
 
 def _cards(board: StatusBoard) -> dict[str, ModelCard]:

@@ -13,8 +13,6 @@ from reverie_protocol.controls import QueueControl, QueueControlPatch
 from reverie_protocol.http_bodies import QueueView
 from reverie_protocol.validation import validate
 
-_NO_STORE = {"Cache-Control": "no-store"}
-
 
 class QueueController(Controller):
     """Look at the queue; pause, resume and drain it."""
@@ -26,7 +24,7 @@ class QueueController(Controller):
         self, request: HttpRequest, queue_board: NamedDependency[QueueBoard]
     ) -> Response[QueueView]:
         """What `queue:state` says now, and which gates are closed."""
-        return Response(_view(queue_board, identity_of(request), queue_board.control), headers=_NO_STORE)
+        return Response(_view(queue_board, identity_of(request), queue_board.control))
 
     @patch("/")
     async def change_queue(
@@ -40,7 +38,7 @@ class QueueController(Controller):
         gates.require_operator(by)  # before anything is said about the body
         asked = validate(QueueControlPatch, await read_json(request), loc_prefix=("body",))
         control = await gates.change(asked, by=by)
-        return Response(_view(queue_board, by, control), headers=_NO_STORE)
+        return Response(_view(queue_board, by, control))
 
 
 def _view(board: QueueBoard, by: Identity, control: QueueControl) -> QueueView:

@@ -21,7 +21,6 @@ from reverie_protocol.jobs import SuperResolutionParams
 from reverie_protocol.sdapi_bodies import ProgressAnswer, ProgressQuestion, SingleEnlargement, TaskProgress
 from reverie_protocol.validation import validate
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 _ENLARGEMENT_HARMLESS: Final = {
     "resize_mode": Harmless((0,), "`upscaling_resize` says how large"),
     "show_extras_results": Harmless(),
@@ -83,7 +82,7 @@ class PicturesController(Controller):
             raise ReverieError(ErrorCode.INVALID_FIELD, wrong.msg, fields=[wrong])
         task_id = query.get("id_task")
         told = sdapi_tasks.progress(owner_of(request), task_id=task_id, with_picture=not skip)
-        return Response(told, headers=_NO_STORE)
+        return Response(told)
 
     @post("/interrupt", status_code=200)
     async def interrupt(
@@ -94,7 +93,7 @@ class PicturesController(Controller):
     ) -> Response[None]:
         """Stop the caller's pictures, those that wait included; what there is of them is in the answers."""
         await _cancel(request, jobs, sdapi_tasks.to_interrupt(owner_of(request)))
-        return Response(None, media_type="application/json", headers=_NO_STORE)
+        return Response(None, media_type="application/json")
 
     @post("/skip", status_code=200)
     async def skip(
@@ -105,7 +104,7 @@ class PicturesController(Controller):
     ) -> Response[None]:
         """Stop the caller's pictures that are being made, and go on with those that wait."""
         await _cancel(request, jobs, sdapi_tasks.to_interrupt(owner_of(request), running_only=True))
-        return Response(None, media_type="application/json", headers=_NO_STORE)
+        return Response(None, media_type="application/json")
 
 
 @post("/internal/progress", status_code=200)
@@ -118,7 +117,7 @@ async def read_task_progress(
         data = {name: value for name, value in data.items() if name != "id_live_preview"}
     body = validate(ProgressQuestion, data, loc_prefix=BODY, forbid_unknown=True, null_is_absent=True)
     told = sdapi_tasks.task_progress(owner_of(request), body.id_task, with_picture=body.live_preview)
-    return Response(told, headers=_NO_STORE)
+    return Response(told)
 
 
 async def _order(request: HttpRequest, desk: SdapiDesk, bodies: PictureBodies) -> Order:

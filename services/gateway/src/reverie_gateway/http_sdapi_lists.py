@@ -18,9 +18,7 @@ from reverie_gateway.status import StatusBoard
 from reverie_gateway.switching import Switches
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.sdapi_bodies import CheckpointCard, LoraCard, SamplerCard, UpscalerCard
-from reverie_protocol.sizes import SUPERRES_SCALE
 
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 _SCHEDULES: Final = {"automatic": "Automatic", "karras": "Karras", "normal": "Normal"}
 _GB: Final = 1e9
 
@@ -41,14 +39,14 @@ class ListsController(Controller):
             for name, mode in modes.items()
             if mode.available
         )
-        return Response(tuple(cards), headers=_NO_STORE)
+        return Response(tuple(cards))
 
     @get("/samplers")
     async def list_samplers(
         self, sdapi_desk: NamedDependency[SdapiDesk]
     ) -> Response[tuple[SamplerCard, ...]]:
         """The samplers that some worker has."""
-        return Response(tuple(map(_sampler, sdapi_desk.schedulers())), headers=_NO_STORE)
+        return Response(tuple(map(_sampler, sdapi_desk.schedulers())))
 
     @get("/schedulers")
     async def list_schedules(self) -> Response[list[dict[str, Any]]]:
@@ -57,16 +55,16 @@ class ListsController(Controller):
             {"name": name, "label": label, "aliases": None, "default_rho": -1.0, "need_inner_model": False}
             for name, label in _SCHEDULES.items()
         ]
-        return Response(cards, headers=_NO_STORE)
+        return Response(cards)
 
     @get("/upscalers")
     async def list_upscalers(
         self, status_board: NamedDependency[StatusBoard]
     ) -> Response[tuple[UpscalerCard, ...]]:
         """Super-resolution, where a worker has it."""
-        some = any(worker.superres for worker in status_board.serving())
-        cards = (UpscalerCard(name=UPSCALER, model_name=UPSCALER, scale=SUPERRES_SCALE),) if some else ()
-        return Response(cards, headers=_NO_STORE)
+        scales = status_board.superres_scales
+        cards = [UpscalerCard(name=UPSCALER, model_name=UPSCALER, scale=min(scales))] if scales else []
+        return Response(tuple(cards))
 
     @get("/loras")
     async def list_loras(self, model_desk: NamedDependency[ModelDesk]) -> Response[tuple[LoraCard, ...]]:
@@ -76,7 +74,7 @@ class ListsController(Controller):
             LoraCard(name=lora.adapter_name, alias=lora.adapter_name, path=path)
             for path, lora in loras.items()
         )
-        return Response(tuple(cards), headers=_NO_STORE)
+        return Response(tuple(cards))
 
     @get("/memory")
     async def read_memory(self, status_board: NamedDependency[StatusBoard]) -> Response[dict[str, Any]]:
@@ -84,17 +82,17 @@ class ListsController(Controller):
         vram = status_board.vram
         system = {"free": vram.available_gb * _GB, "used": vram.used_gb * _GB, "total": vram.total_gb * _GB}
         cuda = {"system": system} if vram.total_gb else {"error": "No GPU"}
-        return Response({"ram": {}, "cuda": cuda}, headers=_NO_STORE)
+        return Response({"ram": {}, "cuda": cuda})
 
     @get("/scripts")
     async def list_scripts(self) -> Response[dict[str, list[str]]]:
         """None; clients ask before they name any."""
-        return Response({"txt2img": [], "img2img": []}, headers=_NO_STORE)
+        return Response({"txt2img": [], "img2img": []})
 
     @get("/embeddings")
     async def list_embeddings(self) -> Response[dict[str, dict[str, Any]]]:
         """None."""
-        return Response({"loaded": {}, "skipped": {}}, headers=_NO_STORE)
+        return Response({"loaded": {}, "skipped": {}})
 
     @get(
         [
@@ -108,12 +106,12 @@ class ListsController(Controller):
     )
     async def list_nothing(self) -> Response[list[Any]]:
         """What Reverie has none of."""
-        return Response([], headers=_NO_STORE)
+        return Response([])
 
     @get("/cmd-flags")
     async def read_flags(self) -> Response[dict[str, Any]]:
         """None."""
-        return Response({}, headers=_NO_STORE)
+        return Response({})
 
     @get("/options")
     async def read_options(self, status_board: NamedDependency[StatusBoard]) -> Response[dict[str, Any]]:
@@ -125,7 +123,7 @@ class ListsController(Controller):
             "sd_vae": "Automatic",
             "CLIP_stop_at_last_layers": 1,
         }
-        return Response(options, headers=_NO_STORE)
+        return Response(options)
 
     @post("/options", status_code=200)
     async def set_options(
@@ -140,7 +138,7 @@ class ListsController(Controller):
         mode = mode_of(settings)
         if mode is not None:
             await switches.done(await model_desk.switch(mode, by=identity_of(request)))
-        return Response(None, media_type="application/json", headers=_NO_STORE)
+        return Response(None, media_type="application/json")
 
     @post("/refresh-checkpoints", status_code=200)
     async def refresh_checkpoints(
@@ -148,7 +146,7 @@ class ListsController(Controller):
     ) -> Response[None]:
         """Read the modes again."""
         await model_desk.reload(by=identity_of(request))
-        return Response(None, media_type="application/json", headers=_NO_STORE)
+        return Response(None, media_type="application/json")
 
 
 def _sampler(name: str) -> SamplerCard:

@@ -52,7 +52,7 @@ class StorageController(Controller):
     async def read_health(self, storage_probe: NamedDependency[StorageProbe]) -> Response[StorageReport]:
         """Try the store now; 503 with the reason where it cannot be written."""
         report = await storage_probe.check()
-        return Response(report, status_code=200 if report.ok else 503, headers={"Cache-Control": "no-store"})
+        return Response(report, status_code=200 if report.ok else 503)
 
     @put("/{key:path}")
     async def put_text(
@@ -62,7 +62,7 @@ class StorageController(Controller):
         name = validate(StorageName, {"key": key.removeprefix("/")}, loc_prefix=("path",)).key
         body = validate(TextToStore, await read_json(request), loc_prefix=("body",), forbid_unknown=False)
         await texts.put(name, body.payload, owner=owner_of(request), loc=("path", "key"))
-        return Response(TextStored(key=name), headers={"Cache-Control": "no-store"})
+        return Response(TextStored(key=name))
 
     @route("/{key:path}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
     async def read_object(

@@ -15,13 +15,11 @@ from reverie_protocol.server_messages import SystemStatus
 from reverie_runtime.health import Health
 from reverie_runtime.metrics import CONTENT_TYPE, Metrics
 
-_NO_STORE = {"Cache-Control": "no-store"}
-
 
 @get("/health")
 async def read_health() -> Response[dict[str, str]]:
     """The process lives and its event loop turns."""
-    return Response({"status": "ok"}, headers=_NO_STORE)
+    return Response({"status": "ok"})
 
 
 @get("/ready")
@@ -31,13 +29,13 @@ async def read_readiness(
     """Whether jobs can be taken and kept; 503 with the reasons otherwise."""
     reasons = await health.failures()
     readiness = Readiness("unavailable" if reasons else "ok", reasons, status_board.workers)
-    return Response(readiness, status_code=503 if reasons else 200, headers=_NO_STORE)
+    return Response(readiness, status_code=503 if reasons else 200)
 
 
 @get("/metrics")
 async def read_metrics(process_metrics: NamedDependency[Metrics]) -> Response[bytes]:
     """Prometheus metrics."""
-    return Response(process_metrics.render(), media_type=CONTENT_TYPE, headers=_NO_STORE)
+    return Response(process_metrics.render(), media_type=CONTENT_TYPE)
 
 
 @get("/v1/system/status")
@@ -45,7 +43,7 @@ async def read_status(
     request: HttpRequest, status_board: NamedDependency[StatusBoard]
 ) -> Response[SystemStatus]:
     """What `system:status` says now."""
-    return Response(status_board.message(identity_of(request)), headers=_NO_STORE)
+    return Response(status_board.message(identity_of(request)))
 
 
 @get("/schema/openapi.json")

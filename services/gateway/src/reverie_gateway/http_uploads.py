@@ -23,4 +23,4 @@ async def upload(
     owner = owner_of(request)
     async with received_form(request, form_bytes=form_bytes) as form, available():
         record = await uploads.keep(form.file, owner=owner)
-    return Response(UploadAccepted(file_ref=record.reference), headers={"Cache-Control": "no-store"})
+    return Response(UploadAccepted(file_ref=record.reference))

@@ -17,9 +17,11 @@ from reverie_gateway.audience import Audience
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.events import Event, change_event, progress_event, state_event
 from reverie_gateway.frame import binary_frame
+from reverie_gateway.holes import Holes
 from reverie_gateway.session import Session
 from reverie_gateway.writer import Turn
 from reverie_jobs.mirror import Change, JobMirror
+from reverie_protocol.errors import CLOSE_OVERLOADED
 from reverie_protocol.jobs import Job, JobState, Progress
 from reverie_runtime.bus.port import Message
 from reverie_runtime.clock import Clock
@@ -48,6 +50,7 @@ class Hub:
         self._on_watch = on_watch
         self._clock = clock
         self._epoch = ""
+        self.holes = Holes(jobs)
         self._turn = turn
         self._audiences: dict[str, Audience] = {}
         self._administrators: dict[Session, None] = {}
@@ -73,7 +76,6 @@ class Hub:
         audience.join(session)
         if session.identity.admin:
             self._administrators[session] = None
-
         return audience
 
     def leave(self, session: Session) -> None:
@@ -108,6 +110,9 @@ class Hub:
             await self._reach(cursor)
         finally:
             session.resuming = False
+        self._follow_epoch()
+        if cursor < self._jobs.whole_since:
+            return None
         missed = self._log.since(session.owner, cursor, head=self._jobs.revision, now=self._clock.time())
         return None if missed is None or len(missed) > MAX_REPLAYED else missed
 
@@ -148,8 +153,12 @@ class Hub:
         return sorted(events, key=lambda event: event.seq)
 
     def story(self, job: Job) -> list[Event]:
-        """All that is kept of what happened to a job, and its latest progress."""
-        return [*self._log.of_job(job.owner, job.id), *self._latest_progress(job)]
+        """All that is kept of what happened to a job, at least how it stands now, and its latest progress."""
+        revision = self._jobs.revision_of(job.id)
+        kept = self._log.of_job(job.owner, job.id)
+        if not kept or kept[-1].seq != revision:
+            kept.append(state_event(job, revision))
+        return [*kept, *self._latest_progress(job)]
 
     def _running_progress(self, owner: str) -> list[Event]:
         """The latest progress of each of an owner's running jobs."""
@@ -242,11 +251,17 @@ class Hub:
             self._on_watch(job.id)
 
     def _record(self, change: Change[Job], event: Event | None) -> None:
+        self._follow_epoch()
+        if self.holes.shows(change):
+            self._log.doubt(change.revision)
+            for session in self:  # it has missed something too; it comes back, and is told the present
+                session.outbox.close(CLOSE_OVERLOADED)
+        self._log.add(change.revision, at=change.record.updated_at if change.record else 0.0, event=event)
+
+    def _follow_epoch(self) -> None:
         if self._epoch != self._jobs.epoch:
             self._epoch = self._jobs.epoch
             self._log.reset()
-        at = change.record.updated_at if change.record is not None else 0.0
-        self._log.add(change.revision, at=at, event=event)
 
     def _is_watched(self, job: Job) -> bool:
         return job.id in self._viewers or any(True for _ in self._preview_audience(job))

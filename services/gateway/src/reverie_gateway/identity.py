@@ -40,10 +40,20 @@ class Action(Enum):
     CONTROL_QUEUE = auto()
     READ_METRICS = auto()
     MANAGE_MODELS = auto()
+    MANAGE_INSTANCES = auto()
+    SEND_GRAPHS = auto()
 
 
 #: What concerns everybody and is for administrators.
-_ADMINISTRATIVE: Final = frozenset({Action.CONTROL_QUEUE, Action.READ_METRICS, Action.MANAGE_MODELS})
+_ADMINISTRATIVE: Final = frozenset(
+    {
+        Action.CONTROL_QUEUE,
+        Action.READ_METRICS,
+        Action.MANAGE_MODELS,
+        Action.MANAGE_INSTANCES,
+        Action.SEND_GRAPHS,  # a graph of nodes can reach further than the parameters of a workflow
+    }
+)
 
 
 def may(identity: Identity, action: Action, owner: str | None = None) -> bool:

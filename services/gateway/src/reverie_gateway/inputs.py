@@ -1,39 +1,59 @@
-"""Pictures that a job starts from: what the client named is looked up once, the record holds its storage key."""
+"""Pictures that a job starts from: what the client named is looked up once, the record holds its storage key.
+
+A ComfyUI workflow may take several: besides `inputImage` a parameter of it that is `fileRef:<reference>` names one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec.structs import replace
 
 from reverie_gateway.objects import available
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
-from reverie_protocol.jobs import Job, JobParams, SuperResolutionParams
-from reverie_protocol.sizes import MAX_RESULT_SIDE_PX, enlarged
-from reverie_storage.uploads import UploadRecord, Uploads
+from reverie_protocol.jobs import ComfyParams, Job, JobParams, SuperResolutionParams
+from reverie_protocol.sizes import enlarged
+from reverie_storage.uploads import PREFIX, UploadRecord, Uploads
 
 #: Parameters that name a stored picture, of whatever type of job.
 FIELDS: Final = ("fileRef", "initImage", "maskImage", "inputImage")
+#: Before the name of a workflow's own parameter.
+_OWN: Final = "params."
 
 
 def file_references(params: JobParams) -> dict[str, str]:
     """Which pictures a job needs, by field: references as a client sent them, storage keys in a record."""
     named = ((name, getattr(params, name, None)) for name in FIELDS)
-    return {name: value for name, value in named if value is not None}
+    found = {name: value for name, value in named if value is not None}
+    if isinstance(params, ComfyParams):
+        found |= {
+            f"{_OWN}{name}": value.removeprefix(PREFIX)
+            for name, value in params.params.items()
+            if isinstance(value, str) and value.startswith(PREFIX)
+        }
+    return found
+
+
+def _with_keys(params: JobParams, keys: Mapping[str, str]) -> JobParams:
+    """The parameters with a storage key in each field that `file_references` names."""
+    fields = {name: key for name, key in keys.items() if not name.startswith(_OWN)}
+    settled = replace(params, **fields)
+    if isinstance(settled, ComfyParams) and len(fields) < len(keys):
+        own = {name.removeprefix(_OWN): f"{PREFIX}{key}" for name, key in keys.items() if name not in fields}
+        settled = replace(settled, params={**settled.params, **own})
+    return settled
+
+
+def _loc(name: str) -> tuple[str, ...]:
+    """Where a field that `file_references` names stands in a request."""
+    return ("params", name.removeprefix(_OWN)) if name.startswith(_OWN) else (name,)
 
 
 def require_enlargeable(params: JobParams, picture: UploadRecord) -> None:
-    """Raise `invalid_field` where super-resolution of an uploaded picture would exceed what is made."""
-    if not isinstance(params, SuperResolutionParams):
-        return
-    width, height = enlarged((picture.width, picture.height), params.magnitude)
-    if max(width, height) > MAX_RESULT_SIDE_PX:
-        message = (
-            f"makes a picture of {width}x{height} pixels from {picture.width}x{picture.height}; "
-            f"at most {MAX_RESULT_SIDE_PX} a side are made"
-        )
-        fields = [FieldError(("magnitude",), message, "out_of_range")]
-        raise ReverieError(ErrorCode.INVALID_FIELD, f"magnitude: {message}", fields=fields)
+    """Raise what `enlarged` says of super-resolution of an uploaded picture."""
+    if isinstance(params, SuperResolutionParams):
+        enlarged((picture.width, picture.height), params.magnitude, field="magnitude")
 
 
 class Inputs:
@@ -55,11 +75,11 @@ class Inputs:
                 try:
                     found[name] = await self._uploads.resolve(reference, owner=job.owner)
                 except ReverieError as error:
-                    lost.append(FieldError((name,), error.message, error.code))
+                    lost.append(FieldError(_loc(name), error.message, error.code))
         if lost:
-            names = ", ".join(str(field.loc[0]) for field in lost)
+            names = ", ".join(".".join(map(str, field.loc)) for field in lost)
             raise ReverieError(ErrorCode.FILE_NOT_FOUND, f"{names}: {lost[0].msg}", fields=lost)
         for picture in found.values():
             require_enlargeable(job.params, picture)
         keys = {name: picture.key for name, picture in found.items()}
-        return replace(job, params=replace(job.params, **keys)) if keys else job
+        return replace(job, params=_with_keys(job.params, keys)) if keys else job

@@ -19,6 +19,7 @@ from reverie_gateway.admission import (
     require_timely,
 )
 from reverie_gateway.audit import Auditor
+from reverie_gateway.comfy_preflight import Preflight
 from reverie_gateway.disowned import Disowned
 from reverie_gateway.identity import Action, Identity, may
 from reverie_gateway.inputs import Inputs
@@ -34,7 +35,7 @@ from reverie_jobs.submission import new_job, retry_of, switch_job
 from reverie_jobs.transitions import request_cancel
 from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import Job, JobState, JobType, Lane, Worker
+from reverie_protocol.jobs import ComfyParams, Job, JobState, JobType, Lane, Worker
 from reverie_protocol.subjects import WorkerHint, worker_ctl
 from reverie_runtime.bus.port import Bus, BusError
 from reverie_runtime.clock import Clock
@@ -61,6 +62,7 @@ class Jobs:
         controls: ControlMirror,
         inputs: Inputs,
         standings: Standings,
+        comfy_preflight: Preflight,
         clock: Clock,
         max_queued: int,
         random_bits: Callable[[int], int],
@@ -79,6 +81,7 @@ class Jobs:
         self._seen_types: set[JobType] = {kind for worker in workers for kind in worker.job_types}
         self._submitting = 0
         self._chores: set[asyncio.Task[None]] = set()
+        self._comfy_preflight = comfy_preflight
         self._disowned = Disowned(mirror, on_ghost=self._cancel_ghost)
         workers.listen(self._on_worker)
 
@@ -119,6 +122,25 @@ class Jobs:
         now = self._clock.time()
         job = switch_job(mode, worker=worker, owner=by.owner, now=now, random_bits=self._random_bits)
         return (await self.submit(job)).stored.job
+
+    async def preflight(self, job: Job, *, by: Identity) -> None:
+        """Before a drafted job is submitted: ask who will run it whether it can run, where its kind asks for that.
+
+        A repetition is not asked about: its job is there.  `forbidden`, `workflow_not_found`, `workflow_invalid`,
+        `invalid_field`, `comfy_unreachable`.
+        """
+        if not isinstance(job.params, ComfyParams) or self._mirror.get(job.id) is not None:
+            return
+        may_send = may(by, Action.SEND_GRAPHS)
+        if job.params.workflow is not None and not may_send:
+            raise ReverieError(
+                ErrorCode.FORBIDDEN, "graphs of one's own are for administrators; name a workflow"
+            )
+        if job.idempotency_key is not None:
+            async with reachable(self._bus):
+                if await self._store.get(job.id) is not None:
+                    return
+        await self._comfy_preflight.require_runnable(job.params, may_send_graphs=may_send)
 
     async def submit(self, job: Job) -> Submitted:
         """Make a drafted job durable; `service_unavailable` within `BUS_TIMEOUT_S` while NATS is away.

@@ -13,6 +13,7 @@ from reverie_gateway.identity import Action, Identity, require_administrator
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.reach import reachable
 from reverie_gateway.status import StatusBoard
+from reverie_jobs.admission import having_mode
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import ModeInfo, Vram, Worker
 from reverie_protocol.model_bodies import (
@@ -61,7 +62,7 @@ class ModelDesk:
     async def switch(self, mode: str, *, by: Identity) -> ModeSwitched:
         """Make a mode that of jobs that name none, on every worker that has it; `mode_not_found`, `forbidden`."""
         self._require(by, "mode.switch", mode)
-        having = self._having(mode)
+        having = having_mode(mode, self._board.serving())
         others = [worker for worker in having if worker.mode != mode or not worker.modes[mode].loaded]
         if not others:
             return ModeSwitched(status="already_loaded", mode=mode)
@@ -104,22 +105,6 @@ class ModelDesk:
         except ReverieError:
             self._auditor.note(action, by, target=target, allowed=False)
             raise
-
-    def _having(self, mode: str) -> list[Worker]:
-        workers = self._board.serving()
-        having = [worker for worker in workers if mode in worker.modes]
-        if having:
-            return having
-        for worker in workers:
-            if mode in worker.unavailable:
-                raise ReverieError(
-                    ErrorCode.MODEL_LOAD_FAILED,
-                    f"the mode {mode!r} cannot be used: {worker.unavailable[mode]}",
-                )
-        known = sorted({name for worker in workers for name in worker.modes})
-        raise ReverieError(
-            ErrorCode.MODE_NOT_FOUND, f"there is no mode {mode!r}; there is {', '.join(known) or 'none'}"
-        )
 
 
 def _mode_view(info: ModeInfo) -> ModeView:

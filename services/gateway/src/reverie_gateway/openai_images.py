@@ -27,8 +27,6 @@ from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import GenerateParams, Job, JobMeta, JobState
 from reverie_protocol.openai_bodies import ImageDatum, ImageEdit, ImageGeneration, ImagesAnswer, ImagesMeta
 
-_NO_STORE = {"Cache-Control": "no-store"}
-
 
 class ImageDesk:
     """Takes what was read of a request, and answers it."""
@@ -81,10 +79,10 @@ class ImageDesk:
         urls = tuple(ImageDatum(url=base + job.outputs[0].url) for job in jobs)
         answer = _answer(jobs, urls if as_url else ())
         if as_url:
-            return Response(answer, headers=_NO_STORE)
+            return Response(answer)
         document = msgspec.json.encode(answer)
         pieces = filled(self._objects, document, b"[]", found, before=b'{"b64_json":"', after=b'"}')
-        return Stream(pieces, media_type="application/json", headers=_NO_STORE)
+        return Stream(pieces, media_type="application/json")
 
 
 def _answer(jobs: Sequence[Job], data: tuple[ImageDatum, ...]) -> ImagesAnswer:

@@ -57,6 +57,7 @@ def problem(
         request_id=request_id,
         job_id=error.job_id,
         job_ids=error.job_ids,
+        node_errors=error.node_errors,
         url=job_url(error.job_id) if error.job_id else None,
         error=openai_error(error, status) if is_openai(path) else None,
     )

@@ -20,6 +20,10 @@ from reverie_runtime.bus.port import RevisionConflict
 from reverie_runtime.clock import Clock
 
 ROUND_S = 60.0
+#: A record stays for so much longer than the retention, in seconds.  Revisions are not quite committed in the order
+#: of the times in them (a write that took long, the clock of another machine), and by those times the event log
+#: judges whether a cursor is older than anything that was forgotten.
+MARGIN_S = 60.0
 #: Jobs forgotten in one round, so that a backlog does not crowd out live writes.
 MAX_PER_ROUND = 500
 
@@ -32,13 +36,13 @@ def expired(job: Job, *, now: float, retention_s: float) -> bool:
 
 
 class Janitor:
-    """Purges the records of jobs that are over for `retention_s` seconds."""
+    """Purges the records of jobs that are over for `retention_s` seconds, and `MARGIN_S` more."""
 
     def __init__(self, store: JobStore, jobs: JobMirror, *, clock: Clock, retention_s: float) -> None:
         self._store = store
         self._jobs = jobs
         self._clock = clock
-        self._retention_s = retention_s
+        self._kept_s = retention_s + MARGIN_S
         self._pause_s = 0.0
 
     @asynccontextmanager
@@ -53,7 +57,7 @@ class Janitor:
         old = [
             Stored(job, self._jobs.revision_of(job.id))
             for job in self._jobs
-            if expired(job, now=now, retention_s=self._retention_s)
+            if expired(job, now=now, retention_s=self._kept_s)
         ][:MAX_PER_ROUND]
         for stored in old:
             with contextlib.suppress(RevisionConflict):

@@ -52,10 +52,8 @@ from reverie_protocol.sizes import SUPERRES_SCALE
 from reverie_storage.uploads import UploadRecord, Uploads
 
 UPSCALER: Final = "Reverie"
-_NO_STORE: Final = {"Cache-Control": "no-store"}
 _NOT_YET: Final = "not-yet"
-#: Passes of super-resolution by the factor that is asked for.
-_PASSES: Final = {float(SUPERRES_SCALE**passes): passes for passes in (1, 2, 3)}
+_MOST_PASSES: Final = 3
 
 
 class _Run(msgspec.Struct, frozen=True):
@@ -135,13 +133,11 @@ class SdapiDesk:
         )
         found = await pictures_of(made, self._objects) if body.send_images else []
         pieces = filled(self._objects, msgspec.json.encode(answer), b"[]", found, before=b'"', after=b'"')
-        return Stream(pieces, media_type="application/json", headers=_NO_STORE)
+        return Stream(pieces, media_type="application/json")
 
     async def enlargement(self, request: HttpRequest, body: SingleEnlargement) -> SuperResolutionParams:
         """What an `extra-single-image` asks for, its picture stored as uploads are."""
-        passes = _PASSES.get(body.upscaling_resize)
-        if passes is None:
-            raise conflict(upscaling_resize="must be 2, 4 or 8")
+        passes = self._passes(body.upscaling_resize)
         if body.upscaler_1.lower() != UPSCALER.lower():
             raise conflict(upscaler_1=f"must be {UPSCALER}")
         wanted = SuperResolutionParams(_NOT_YET, magnitude=passes)
@@ -161,14 +157,27 @@ class SdapiDesk:
         if job.state is not JobState.COMPLETED:
             return without_picture(job, request)
         (found,) = await pictures_of([job], self._objects)
-        told = f"{job.meta.sr_model if job.meta else UPSCALER} x{SUPERRES_SCALE**params.magnitude}"
+        told = (
+            f"{job.meta.sr_model} x{job.meta.sr_scale_per_pass**params.magnitude}" if job.meta else UPSCALER
+        )
         document = msgspec.json.encode(EnlargementAnswer(html_info=told, image=""))
         pieces = filled(self._objects, document, b'""', [found], before=b"", after=b"")
-        return Stream(pieces, media_type="application/json", headers=_NO_STORE)
+        return Stream(pieces, media_type="application/json")
 
     def schedulers(self) -> list[str]:
         """Every scheduler that some worker has, in the workers' order."""
         return list(dict.fromkeys(name for worker in self._board.serving() for name in worker.schedulers))
+
+    def _passes(self, factor: float) -> int:
+        """How often a picture is enlarged to be `factor` times as large, whichever worker does it."""
+        scales = self._board.superres_scales or {SUPERRES_SCALE}
+        made = {passes: {scale**passes for scale in scales} for passes in range(1, _MOST_PASSES + 1)}
+        passes_by_factor = {each.pop(): passes for passes, each in made.items() if len(each) == 1}
+        if factor not in passes_by_factor:
+            choice = ", ".join(map(str, passes_by_factor))
+            told = f"must be one of {choice}" if choice else "the workers here enlarge by different factors"
+            raise conflict(upscaling_resize=told)
+        return passes_by_factor[int(factor)]
 
     def _run(self, request: HttpRequest, body: TextToImage) -> _Run:
         """New each time, except under an Idempotency-Key, which brings the same jobs again."""

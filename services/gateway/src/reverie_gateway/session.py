@@ -227,6 +227,7 @@ def refusal_of(error: ReverieError, client_id: str | int | None) -> Error:
         message=error.message,
         retryable=error.retryable,
         fields=error.fields,
+        node_errors=error.node_errors,
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from reverie_gateway.comfy_instances import health_of
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
 from reverie_gateway.identity import Identity
@@ -16,6 +17,7 @@ from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.queue_board import QueueBoard
 from reverie_gateway.storage_probe import StorageProbe
 from reverie_jobs.backends import backend_of, load_progress
+from reverie_jobs.comfy_instances import InstanceMirror
 from reverie_jobs.mirror import Change, WorkerMirror
 from reverie_protocol.jobs import Vram, Worker, WorkerState
 from reverie_protocol.nodes import NodeStatus
@@ -40,6 +42,7 @@ class StatusBoard:
         workers: WorkerMirror,
         storage: StorageProbe,
         nodes: NodeBoard,
+        instances: InstanceMirror,
         *,
         clock: Clock,
         version: str,
@@ -48,6 +51,7 @@ class StatusBoard:
         self._workers = workers
         self._storage = storage
         self._nodes = nodes
+        self._instances = instances
         self._clock = clock
         self._version = version
         self._beats: dict[str, float] = {}
@@ -57,6 +61,7 @@ class StatusBoard:
         workers.listen(self._on_worker)
         storage.listen(self._dirty.set)
         nodes.listen(self._dirty.set)
+        instances.listen(lambda _: self._dirty.set())
         for worker in workers:
             self._beats[f"{worker.name}.{worker.incarnation}"] = clock.monotonic()
 
@@ -71,6 +76,11 @@ class StatusBoard:
     def serving(self) -> list[Worker]:
         """The workers that take jobs now, in a fixed order."""
         return self._alive()
+
+    @property
+    def superres_scales(self) -> set[int]:
+        """What a pass of super-resolution multiplies by, on the workers that have it and take jobs now."""
+        return {worker.superres_scale for worker in self._alive() if worker.superres}
 
     @property
     def mode(self) -> str | None:
@@ -101,6 +111,7 @@ class StatusBoard:
             workers=len(workers),
             version=self._version,
             nodes=nodes,
+            comfy=tuple(map(health_of, self._instances.instances)),
         )
 
     @asynccontextmanager

@@ -86,5 +86,7 @@ class Sweeper:
             return
         if swept is not None and (swept.expired or swept.evicted):
             log.info("store swept", expired=swept.expired, evicted=swept.evicted)
+        if swept is not None and swept.left:
+            log.warning("part of the store could not be removed", left=swept.left, reason=swept.reason)
         if swept is not None and swept.over_bytes:
             log.warning("the store is beyond its quota with what jobs refer to", over_bytes=swept.over_bytes)

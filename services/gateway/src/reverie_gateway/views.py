@@ -34,6 +34,8 @@ class Lens:
             phase=now.phase if now else None,
             step=now.step if now else 0,
             steps=now.steps if now else 0,
+            node=now.node if now else "",
+            comfy=now.comfy if now else None,
             cancelling=job.cancel and not job.state.terminal,
             retry_of=job.retry_of,
             outputs=job.outputs,

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import inspect
 
-from reverie_protocol import controls, http_bodies, model_bodies
+from reverie_protocol import comfy, comfy_bodies, controls, http_bodies, model_bodies
 from reverie_protocol.preview import PreviewHeader
 from reverie_protocol.registry import CLIENT_MESSAGES, SERVER_MESSAGES
 from reverie_protocol.subjects import BUCKETS, SUBJECTS
@@ -26,6 +26,7 @@ HTTP_BODIES: Final[Structs] = (
     http_bodies.TextStored,
     http_bodies.ErrorBody,
     *model_bodies.MODEL_BODIES,
+    *comfy_bodies.COMFY_BODIES,
     controls.QueueControlPatch,
 )
 
@@ -35,6 +36,7 @@ RECORDS: Final[Structs] = tuple(
         [
             *(bucket.record for bucket in BUCKETS),
             *(subject.payload for subject in SUBJECTS if subject.payload is not None),
+            comfy.ComfyVerdict,
             PreviewHeader,
         ]
     )
@@ -74,5 +76,11 @@ def _collect(info: inspect.Type, found: dict[str, inspect.StructType | inspect.E
 
 def accepted_names() -> frozenset[str]:
     """Names of the structs that clients send, and of what these hold."""
-    bodies = (http_bodies.JobPatch, http_bodies.TextToStore, controls.QueueControlPatch)
+    bodies = (
+        http_bodies.JobPatch,
+        http_bodies.TextToStore,
+        controls.QueueControlPatch,
+        comfy_bodies.ComfyRequest,
+        comfy_bodies.ComfyInstancePut,
+    )
     return frozenset(reachable((*CLIENT_MESSAGES.values(), *bodies)))

@@ -80,7 +80,8 @@ def components(prefix: str) -> dict[str, Schema]:
             continue
         for field in info.fields:
             _describe_field(schema, field, aliases=name in inputs)
-    schemas["ComfyParams"] |= _WORKFLOW_OR_GRAPH
+    for name in ("ComfyParams", "ComfyRequest"):
+        schemas[name] |= _WORKFLOW_OR_GRAPH
     schemas["JobSubmit"] = _submission(schemas)
     return schemas
 

@@ -104,6 +104,8 @@ class NatsSubscription:
         """Subscribe on a new connection."""
         self.link = link
         self._attached = await link.subscribe(self._subject, self._group, self._inbox)
+        if self._task is None:
+            link.divert(self._attached, self._take)
 
     async def unsubscribe(self) -> None:
         """Stop; idempotent."""
@@ -111,6 +113,8 @@ class NatsSubscription:
             return
         self._closed = True
         self._forget(self)
+        if self.link is not None and self._attached is not None:
+            self.link.restore(self._attached)
         with contextlib.suppress(Exception):  # nats-py: the connection may be gone, and the interest with it
             await self._attached.unsubscribe()
         if self._task is not None and asyncio.current_task() is not self._task:
@@ -118,10 +122,13 @@ class NatsSubscription:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _receive(self, message: Any) -> None:
+        self._take(Message(message.subject, message.data, message.reply))
+
+    def _take(self, message: Message) -> None:
         if self._closed:
             return
         try:
-            self._handler(Message(message.subject, message.data, message.reply))
+            self._handler(message)
         except Exception:
             log.exception("a handler failed", subject=message.subject)
 

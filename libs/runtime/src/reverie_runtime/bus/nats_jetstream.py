@@ -120,9 +120,9 @@ async def stream_info(link: Link, stream: str, *, timeout: float = API_TIMEOUT_S
     return await _call(link, f"STREAM.INFO.{stream}", None, StreamInfo, timeout=timeout)
 
 
-async def stream_subjects(link: Link, stream: str) -> tuple[set[str], int]:
-    """Every subject that has a message now, and the stream's last sequence."""
-    subjects: set[str] = set()
+async def stream_subjects(link: Link, stream: str) -> tuple[dict[str, int], int]:
+    """How many messages every subject has now, and the stream's last sequence."""
+    subjects: dict[str, int] = {}
     while True:
         body = {"subjects_filter": ">", "offset": len(subjects)}
         info = await _call(link, f"STREAM.INFO.{stream}", body, StreamInfo)
@@ -172,8 +172,3 @@ async def consumer_create(link: Link, stream: str, config: dict[str, Any]) -> Co
 async def consumer_delete(link: Link, stream: str, name: str) -> None:
     """Delete a consumer."""
     await _call(link, f"CONSUMER.DELETE.{stream}.{name}", None, _Empty)
-
-
-async def stream_consumers(link: Link, stream: str) -> int:
-    """How many consumers a stream has."""
-    return (await stream_info(link, stream)).state.consumer_count

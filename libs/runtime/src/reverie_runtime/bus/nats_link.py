@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import nats.errors
 from nats.aio.client import Client
 
+from reverie_runtime.bus.nats_intake import Intake, Take
 from reverie_runtime.bus.port import BusError, BusUnavailable, NoResponders, RequestTimeout
 
 HANDSHAKE_TIMEOUT_S: Final = 2.0
@@ -47,6 +48,7 @@ class Link:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._intake = Intake(client)
         self._prefix = client.new_inbox()
         self._tokens = itertools.count()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
@@ -104,6 +106,14 @@ class Link:
         while not ours.empty():
             into.put_nowait(ours.get_nowait())
         return subscription
+
+    def divert(self, subscription: Any, take: Take) -> None:
+        """Let `take` have messages of a subscription as they come in; some still go into its queue."""
+        self._intake.divert(subscription, take)
+
+    def restore(self, subscription: Any) -> None:
+        """Stop that; idempotent."""
+        self._intake.restore(subscription)
 
     async def send(
         self, subject: str, data: bytes, *, reply: str = "", headers: dict[str, str] | None = None

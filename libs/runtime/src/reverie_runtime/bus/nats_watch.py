@@ -13,11 +13,12 @@ import structlog
 from reverie_runtime.bus import nats_jetstream as jetstream
 from reverie_runtime.bus.nats_link import Link
 from reverie_runtime.bus.nats_replay import Interrupted, Replay
-from reverie_runtime.bus.port import BusError, WatchEvent
+from reverie_runtime.bus.port import BusError, SnapshotEnd, WatchEvent
 
 HEARTBEAT_S: Final = 1.0
 SILENCE_S: Final = 2.5
 REBUILD_WAIT_S: Final = 0.05
+LONGEST_REBUILD_WAIT_S: Final = 2.0
 #: The server deletes a consumer that nobody listens to after this time; a watch that ends deletes its own at once.
 ABANDONED_S: Final = 15.0
 #: Messages on their way to a slow reader.  Flow control stops the server at 32 MiB that were not read, which is
@@ -70,7 +71,8 @@ class NatsWatch(AsyncIterator[WatchEvent]):
             except (Interrupted, BusError, TimeoutError) as reason:
                 log.info("watch is built anew", stream=self._stream, reason=str(reason) or "silence")
                 await self._abandon()
-                await asyncio.sleep(REBUILD_WAIT_S)  # a server that refuses at once is not hammered
+                # A server that refuses at once is not hammered, one that tells half of a history even less.
+                await asyncio.sleep(min(REBUILD_WAIT_S * 4**self._replay.shortfalls, LONGEST_REBUILD_WAIT_S))
         return self._events.popleft()
 
     def interrupt(self) -> None:
@@ -132,8 +134,12 @@ class NatsWatch(AsyncIterator[WatchEvent]):
     async def _list(self) -> None:
         assert self._link is not None
         subjects, last_sequence = await jetstream.stream_subjects(self._link, self._stream)
-        keys = {subject.removeprefix(self._prefix) for subject in subjects}
-        self._events += self._replay.listed(keys, last_sequence)
+        counts = {subject.removeprefix(self._prefix): count for subject, count in subjects.items()}
+        ends = self._replay.listed(counts, last_sequence)
+        for end in ends:
+            if isinstance(end, SnapshotEnd) and end.doubtful:
+                log.error("the server lists revisions that it does not deliver", stream=self._stream)
+        self._events += ends
 
     async def _receive(self) -> None:
         if self._inbox.empty():
@@ -174,8 +180,11 @@ class NatsWatch(AsyncIterator[WatchEvent]):
         if answer_to:
             await self._link.send(answer_to, b"")
         if "Nats-Last-Consumer" in headers:
-            self._replay.idle(int(headers["Nats-Last-Consumer"]))
-            if not self._replay.complete:
+            # Also sent while the consumer is far from its end, and waits for our answer to its flow control.
+            stalled = "Nats-Consumer-Stalled" in headers
+            passed = int(headers["Nats-Last-Stream"])
+            self._replay.idle(int(headers["Nats-Last-Consumer"]), passed=passed, stalled=stalled)
+            if not (stalled or self._replay.complete):
                 await self._list()
 
     async def _abandon(self, *, confirm: bool = False) -> None:

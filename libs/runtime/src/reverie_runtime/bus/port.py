@@ -10,7 +10,7 @@ Semantics that callers rely on, and that `reverie_testing.bus_conformance` check
 * Revisions of a bucket increase strictly over all its keys, also across a server restart.
 * A watch delivers one complete snapshot (never short), then every later revision exactly once and in order, also
   across a server kill and restart.  If it cannot continue without a gap (the bucket was made anew, or history
-  was discarded), it says so with another `SnapshotBegin`.
+  was discarded), it says so with another `SnapshotBegin`.  `SnapshotEnd` comes after the last entry that it covers.
 * While the server is away, calls raise `BusUnavailable` within their timeout; nothing hangs, nothing crashes.
 """
 
@@ -75,9 +75,14 @@ class SnapshotBegin(msgspec.Struct, frozen=True):
 
 
 class SnapshotEnd(msgspec.Struct, frozen=True):
-    """The snapshot is complete; `revision` is the bucket's last revision it covers, what follows is live."""
+    """The snapshot is complete; `revision` is the bucket's last revision it covers, what follows is live.
+
+    Every key is in it.  `doubtful` other than 0: of a history up to that revision some may be missing, which the
+    server lists and did not deliver, however often it was asked.
+    """
 
     revision: int
+    doubtful: int = 0
 
 
 WatchEvent = SnapshotBegin | Entry | SnapshotEnd

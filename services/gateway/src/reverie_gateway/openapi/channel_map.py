@@ -14,16 +14,13 @@ _GATEWAY: Final = "services/gateway/tests/"
 _DREAMS_AWAY: Final = (
     _GATEWAY + "test_channel_map.py::test_every_dream_message_is_answered_that_its_service_does_not_run",
 )
-_COMFY_AWAY: Final = (
-    _GATEWAY + "test_channel_map.py::test_a_comfy_job_is_understood_and_refused_while_nobody_does_such_jobs",
-)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One row: `http` is a method and a path, `messages` are types of both directions, `tests` are `file::name`.
 
     `comes_with` names the service that a row waits for: its messages are defined and answered with
-    `service_unavailable` or `no_worker`, its routes are not there yet.
+    `service_unavailable`, its routes are not there yet.
     """
 
     number: int
@@ -31,7 +28,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     http: str = ""
     messages: tuple[str, ...] = ()
     note: str = ""
-    comes_with: Literal["", "dreams", "comfy-bridge"] = ""
+    comes_with: Literal["", "dreams"] = ""
     tests: tuple[str, ...] = ()
 
 
@@ -45,17 +42,6 @@ def _row(
 ) -> Row:
     shown_by = tuple(f"{_GATEWAY}{test}" for test in tests)
     return Row(number=number, phase=phase, http=http, messages=messages, note=note, tests=shown_by)
-
-
-def _comfy(number: int, http: str, *messages: str) -> Row:
-    return Row(
-        number=number,
-        phase="V1",
-        http=http,
-        messages=messages,
-        comes_with="comfy-bridge",
-        tests=_COMFY_AWAY,
-    )
 
 
 def _dreams(number: int, phase: Literal["V1", "V2"], http: str, *messages: str) -> Row:
@@ -94,9 +80,42 @@ ROWS: Final = (
         "POST /v1/superres",
         tests=("test_superres_http.py::test_a_picture_comes_back_larger_with_what_was_done_in_headers",),
     ),
-    _comfy(4, "POST /v1/comfy/jobs", "job:submit", "job:ack"),
-    _comfy(5, "GET /v1/comfy/jobs/{id}", "job:state", "job:progress", "job:complete", "job:error"),
-    _comfy(6, "DELETE /v1/comfy/jobs/{id}", "job:cancel", "job:cancel:ok"),
+    _row(
+        4,
+        "V1",
+        "POST /v1/comfy/jobs",
+        "job:submit",
+        "job:ack",
+        tests=(
+            "test_comfy_http.py::test_a_form_with_an_image_makes_a_job_and_says_its_id_in_three_spellings",
+            "test_comfy_socket.py::test_a_job_on_the_socket_names_its_image_by_reference",
+            "test_channel_map.py::test_a_comfy_job_is_understood_and_refused_while_nobody_does_such_jobs",
+        ),
+    ),
+    _row(
+        5,
+        "V1",
+        "GET /v1/comfy/jobs/{job_id}",
+        "job:state",
+        "job:progress",
+        "job:complete",
+        "job:error",
+        tests=(
+            "test_comfy_http.py::test_polling_shows_nodes_outputs_and_where_the_job_is",
+            "test_comfy_socket.py::test_progress_names_the_nodes_and_the_end_has_the_outputs",
+        ),
+    ),
+    _row(
+        6,
+        "V1",
+        "DELETE /v1/comfy/jobs/{job_id}",
+        "job:cancel",
+        "job:cancel:ok",
+        tests=(
+            "test_comfy_http.py::test_a_cancel_waits_until_the_job_has_stopped_and_may_be_repeated",
+            "test_comfy_socket.py::test_a_running_job_is_cancelled_on_the_socket",
+        ),
+    ),
     _dreams(7, "V1", "POST /dreams/start", "dream:start", "dream:started"),
     _dreams(8, "V1", "POST /dreams/stop", "dream:stop", "dream:stopped"),
     _dreams(9, "V1", "GET /dreams/status", "dream:status"),
@@ -270,6 +289,9 @@ ROUTES_BEYOND: Final = (
     "GET /v1/events",
     "POST /v1/upload",
     "HEAD /storage/{key}",
+    "GET /v1/comfy/*",
+    "PUT /v1/comfy/*",
+    "DELETE /v1/comfy/*",
     "GET /v1/system/status",
     "GET /ready",
     "GET /metrics",

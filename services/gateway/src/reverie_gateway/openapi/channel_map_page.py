@@ -17,14 +17,14 @@ its state, and the tests that show it. HTTP shapes are in [`openapi.json`](opena
 [`asyncapi.json`](asyncapi.json). An answer echoes its message's `id`; a refusal is an `error` with that `id`.
 
 - **works**: all of it is served.
-- **message defined**: the message is checked, and answered with `service_unavailable` (dreams) or `no_worker`
-  (ComfyUI) until the service is there; its HTTP endpoint comes with the service.
+- **message defined**: the message is checked, and answered with `service_unavailable` until the service is there;
+  its HTTP endpoint comes with the service.
 - **under way**: not all of it is served, or no test of this table shows it yet.
 
 | # | phase | HTTP | WebSocket | state | shown by |
 |---|---|---|---|---|---|
 """
-_SERVICES: Final = {"dreams": "the dreams service", "comfy-bridge": "the ComfyUI bridge"}
+_SERVICES: Final = {"dreams": "the dreams service"}
 
 
 def served_routes() -> dict[str, str]:

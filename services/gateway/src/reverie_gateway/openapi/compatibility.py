@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from reverie_gateway.openapi.endpoints import ENDPOINTS, EVENT_STREAM, Answer, Endpoint, Parameter, Schema
+from reverie_gateway.openapi.endpoints import ENDPOINTS, EVENT_STREAM
+from reverie_gateway.openapi.entries import Answer, Endpoint, Parameter, Schema
 from reverie_protocol.errors import ErrorCode
 
 _OPENAI: Final = "OpenAI"

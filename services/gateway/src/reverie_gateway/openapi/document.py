@@ -11,7 +11,8 @@ import msgspec
 
 from reverie_gateway.authentication import is_open
 from reverie_gateway.openapi.compatibility import COMPATIBILITY
-from reverie_gateway.openapi.endpoints import ENDPOINTS, Answer, Endpoint, Header, Parameter
+from reverie_gateway.openapi.endpoints import ENDPOINTS
+from reverie_gateway.openapi.entries import Answer, Endpoint, Header, Parameter
 from reverie_gateway.readiness import Readiness
 from reverie_gateway.storage_probe import StorageReport
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
@@ -33,7 +34,7 @@ _BEARER: Document = {
 }
 #: Bodies of existing clients, some of which send null for what they leave open.
 _NULL_IS_ABSENT = (
-    *("GenerateRequest", "ImageGeneration"),
+    *("GenerateRequest", "ImageGeneration", "ComfyRequest"),
     *("TextToImage", "ImageToImage", "SingleEnlargement", "ProgressQuestion", "Options"),
 )
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -86,11 +87,12 @@ def _operation(endpoint: Endpoint) -> Document:
         operation["security"] = [{}, {"bearer": []}] if closed else []
     if endpoint.description:
         operation["description"] = endpoint.description
+    content: Document = {}
     if endpoint.body is not None:
-        schema = {"$ref": _PREFIX + endpoint.body}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content["application/json"] = {"schema": {"$ref": _PREFIX + endpoint.body}}
     if endpoint.form is not None:
-        content = {"multipart/form-data": {"schema": endpoint.form}}
+        content["multipart/form-data"] = {"schema": endpoint.form}
+    if content:
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 

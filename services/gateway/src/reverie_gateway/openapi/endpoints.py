@@ -2,107 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
+from reverie_gateway.openapi.comfy_endpoints import COMFY_ENDPOINTS
+from reverie_gateway.openapi.entries import (
+    BODY,
+    IDEMPOTENCY,
+    JOB,
+    STORE,
+    TEXT,
+    UPLOAD,
+    Answer,
+    Endpoint,
+    Header,
+    Parameter,
+    Schema,
+)
 from reverie_protocol.errors import ErrorCode
 from reverie_storage.pictures import THUMBNAIL_SIDES
 
-Schema = dict[str, Any]
-
-_TEXT: Final[Schema] = {"type": "string"}
 _INTEGER: Final[Schema] = {"type": "integer"}
 _PICTURE: Final[Schema] = {"type": "string", "format": "binary"}
-_JOB_ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 
 #: Server-sent events: no schema of JSON describes them.
 EVENT_STREAM: Final[Schema] = {"description": "server-sent events"}
 
-#: What any endpoint that asks the job store may answer.
-_STORE = (ErrorCode.SERVICE_UNAVAILABLE,)
-_BODY = (
-    ErrorCode.INVALID_JSON,
-    ErrorCode.INVALID_FIELD,
-    ErrorCode.INVALID_MESSAGE,
-    ErrorCode.PAYLOAD_TOO_LARGE,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.FORBIDDEN,
-)
-
-
-def _text() -> Schema:
-    return _TEXT
-
-
-class Header(msgspec.Struct, frozen=True):
-    """A header of a request or an answer."""
-
-    name: str
-    description: str
-    schema: Schema = msgspec.field(default_factory=_text)
-
-
-class Parameter(msgspec.Struct, frozen=True):
-    """A parameter of the path, the query or the headers."""
-
-    name: str
-    place: str
-    description: str
-    schema: Schema = msgspec.field(default_factory=_text)
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """A successful answer; `content` maps media types to the name of a component or to a schema."""
-
-    status: int
-    description: str
-    content: dict[str, str | Schema] = {}
-    headers: tuple[Header, ...] = ()
-
-
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One method on one path; `body` is JSON, `form` the schema of a multipart/form-data body.
-
-    With `token_optional` some of what lies below the path is open to everybody.
-    """
-
-    method: str
-    path: str
-    operation_id: str
-    tag: str
-    summary: str
-    description: str = ""
-    parameters: tuple[Parameter, ...] = ()
-    body: str | None = None
-    form: Schema | None = None
-    token_optional: bool = False
-    answers: tuple[Answer, ...]
-    errors: tuple[ErrorCode, ...] = ()
-
-
-_IDEMPOTENCY = Parameter(
-    "Idempotency-Key",
-    "header",
-    "your own name for this request: a repetition gets the first one's job instead of a second one; the same key "
-    "with another body is a 409",
-    {"type": "string", "minLength": 1, "maxLength": 200},
-)
-_JOB = Parameter("job_id", "path", "the job", _JOB_ID)
 _KEY = Parameter(
     "key", "path", "key of a stored object, as `outputs[].key` names it; or the name of a text of yours"
 )
 _NAME = Parameter(
     "key", "path", "name of the text", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9:._-]{0,199}$"}
-)
-_UPLOAD = (
-    ErrorCode.INVALID_UPLOAD,
-    ErrorCode.INVALID_FIELD,
-    ErrorCode.PAYLOAD_TOO_LARGE,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.RATE_LIMITED,
-    ErrorCode.FORBIDDEN,
-    ErrorCode.STORAGE_UNAVAILABLE,
 )
 #: How a job that a request waits for may end.
 _JOB_FAILURES = (
@@ -148,7 +77,7 @@ _OBJECT: Final[dict[str, str | Schema]] = {
     "image/png": _PICTURE,
     "image/jpeg": _PICTURE,
     "image/webp": _PICTURE,
-    "text/plain": _TEXT,
+    "text/plain": TEXT,
 }
 
 ENDPOINTS: Final = (
@@ -160,7 +89,7 @@ ENDPOINTS: Final = (
         summary="One picture, in the answer",
         description="Unknown fields are ignored and null means the default. The job goes on when the wait runs out "
         "(504, with its address in the body) and when the client leaves; it can be cancelled by its id.",
-        parameters=(_IDEMPOTENCY,),
+        parameters=(IDEMPOTENCY,),
         body="GenerateRequest",
         answers=(
             Answer(
@@ -168,8 +97,8 @@ ENDPOINTS: Final = (
             ),
         ),
         errors=(
-            *_BODY,
-            *_STORE,
+            *BODY,
+            *STORE,
             ErrorCode.MODE_NOT_FOUND,
             ErrorCode.STYLE_NOT_FOUND,
             ErrorCode.FILE_NOT_FOUND,
@@ -190,7 +119,7 @@ ENDPOINTS: Final = (
         summary="Submit a job",
         description="Answered when the job's record is durable. Unknown fields are refused. A job waits for a "
         "worker that is away; what no worker could ever run is refused at once.",
-        parameters=(_IDEMPOTENCY,),
+        parameters=(IDEMPOTENCY,),
         body="JobRequest",
         answers=(
             Answer(
@@ -201,8 +130,8 @@ ENDPOINTS: Final = (
             ),
         ),
         errors=(
-            *_BODY,
-            *_STORE,
+            *BODY,
+            *STORE,
             ErrorCode.MODE_NOT_FOUND,
             ErrorCode.STYLE_NOT_FOUND,
             ErrorCode.IDEMPOTENCY_CONFLICT,
@@ -210,6 +139,9 @@ ENDPOINTS: Final = (
             ErrorCode.DRAINING,
             ErrorCode.NO_WORKER,
             ErrorCode.SUPERRES_DISABLED,
+            ErrorCode.WORKFLOW_NOT_FOUND,
+            ErrorCode.WORKFLOW_INVALID,
+            ErrorCode.COMFY_UNREACHABLE,
         ),
     ),
     Endpoint(
@@ -238,9 +170,9 @@ ENDPOINTS: Final = (
         operation_id="readJob",
         tag="Jobs",
         summary="One job as it stands now",
-        parameters=(_JOB,),
+        parameters=(JOB,),
         answers=(Answer(200, "the job", {"application/json": "JobView"}),),
-        errors=(ErrorCode.JOB_NOT_FOUND, *_STORE),
+        errors=(ErrorCode.JOB_NOT_FOUND, *STORE),
     ),
     Endpoint(
         method="delete",
@@ -250,9 +182,9 @@ ENDPOINTS: Final = (
         summary="Cancel a job",
         description="At once if it waits, at its next denoising step if it runs (`cancelling`). Idempotent: after "
         "its end nothing changes.",
-        parameters=(_JOB,),
+        parameters=(JOB,),
         answers=(Answer(200, "the job", {"application/json": "JobView"}),),
-        errors=(ErrorCode.JOB_NOT_FOUND, ErrorCode.FORBIDDEN, *_STORE),
+        errors=(ErrorCode.JOB_NOT_FOUND, ErrorCode.FORBIDDEN, *STORE),
     ),
     Endpoint(
         method="patch",
@@ -263,10 +195,10 @@ ENDPOINTS: Final = (
         description="The place is one of `position` (0 is next), `place`, `before` and `after`, among your own "
         "jobs of the lane: between users turns decide. A running job takes the lane alone, for the case that it is "
         "queued again; a place is ignored.",
-        parameters=(_JOB,),
+        parameters=(JOB,),
         body="JobPatch",
         answers=(Answer(200, "the job", {"application/json": "JobView"}),),
-        errors=(*_BODY, ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_FINISHED, *_STORE),
+        errors=(*BODY, ErrorCode.JOB_NOT_FOUND, ErrorCode.JOB_FINISHED, *STORE),
     ),
     Endpoint(
         method="post",
@@ -276,7 +208,7 @@ ENDPOINTS: Final = (
         summary="Do a failed or cancelled job again",
         description="A new job with the same parameters and seed; its `retryOf` names the old one, which stays as "
         "it is. Asking twice gives the same retry.",
-        parameters=(_JOB,),
+        parameters=(JOB,),
         answers=(
             Answer(
                 202,
@@ -286,7 +218,7 @@ ENDPOINTS: Final = (
             ),
         ),
         errors=(
-            *_STORE,
+            *STORE,
             ErrorCode.FORBIDDEN,
             ErrorCode.JOB_NOT_FOUND,
             ErrorCode.JOB_NOT_RETRYABLE,
@@ -319,7 +251,7 @@ ENDPOINTS: Final = (
         "they are. Paused, nothing is claimed; draining, nothing new is taken and what is there is done.",
         body="QueueControlPatch",
         answers=(Answer(200, "the queue with the gates now in force", {"application/json": "QueueView"}),),
-        errors=(*_BODY, *_STORE),
+        errors=(*BODY, *STORE),
     ),
     *(
         Endpoint(
@@ -377,7 +309,7 @@ ENDPOINTS: Final = (
         parameters=(_NAME,),
         body="TextToStore",
         answers=(Answer(200, "it is kept", {"application/json": "TextStored"}),),
-        errors=(*_BODY, ErrorCode.RATE_LIMITED, ErrorCode.STORAGE_UNAVAILABLE),
+        errors=(*BODY, ErrorCode.RATE_LIMITED, ErrorCode.STORAGE_UNAVAILABLE),
     ),
     Endpoint(
         method="post",
@@ -394,7 +326,7 @@ ENDPOINTS: Final = (
             "properties": {"file": {"type": "string", "format": "binary"}},
         },
         answers=(Answer(200, "the reference", {"application/json": "UploadAccepted"}),),
-        errors=_UPLOAD,
+        errors=UPLOAD,
     ),
     *(
         Endpoint(
@@ -406,7 +338,7 @@ ENDPOINTS: Final = (
             description="PNG, JPEG or WebP in; transparency is kept, EXIF orientation applied. The job goes on if "
             "the wait runs out (504, with its address in the body) or the client leaves. Fields that are "
             "not known are ignored.",
-            parameters=(_IDEMPOTENCY,),
+            parameters=(IDEMPOTENCY,),
             form={
                 "type": "object",
                 "required": ["file"],
@@ -426,8 +358,8 @@ ENDPOINTS: Final = (
                 ),
             ),
             errors=(
-                *_UPLOAD,
-                *_STORE,
+                *UPLOAD,
+                *STORE,
                 *_JOB_FAILURES,
                 ErrorCode.FILE_NOT_FOUND,
                 ErrorCode.IDEMPOTENCY_CONFLICT,
@@ -439,6 +371,7 @@ ENDPOINTS: Final = (
         )
         for path, operation_id in (("/superres", "superres"), ("/v1/superres", "superresV1"))
     ),
+    *COMFY_ENDPOINTS,
     Endpoint(
         method="get",
         path="/storage/health",
@@ -491,7 +424,7 @@ ENDPOINTS: Final = (
         description="A job of the lane `urgent` on each worker that has the mode. For administrators.",
         body="ModeSwitch",
         answers=(Answer(200, "it is so already, or queued", {"application/json": "ModeSwitched"}),),
-        errors=(*_BODY, *_STORE, ErrorCode.MODE_NOT_FOUND, ErrorCode.MODEL_LOAD_FAILED, ErrorCode.DRAINING),
+        errors=(*BODY, *STORE, ErrorCode.MODE_NOT_FOUND, ErrorCode.MODEL_LOAD_FAILED, ErrorCode.DRAINING),
     ),
     Endpoint(
         method="post",
@@ -501,7 +434,7 @@ ENDPOINTS: Final = (
         summary="Read every worker's modes.yml again",
         description="A broken file changes nothing. For administrators.",
         answers=(Answer(200, "the modes there are now", {"application/json": "ModesReread"}),),
-        errors=(*_STORE, ErrorCode.INVALID_MODES, ErrorCode.NO_WORKER, ErrorCode.FORBIDDEN),
+        errors=(*STORE, ErrorCode.INVALID_MODES, ErrorCode.NO_WORKER, ErrorCode.FORBIDDEN),
     ),
     Endpoint(
         method="get",
@@ -559,7 +492,7 @@ ENDPOINTS: Final = (
         summary="Prometheus metrics",
         description="Without a token from this machine only, and not through a proxy; else for administrators.",
         token_optional=True,
-        answers=(Answer(200, "metrics in text format", {"text/plain": _TEXT}),),
+        answers=(Answer(200, "metrics in text format", {"text/plain": TEXT}),),
         errors=(ErrorCode.FORBIDDEN,),
     ),
     Endpoint(
@@ -576,6 +509,6 @@ ENDPOINTS: Final = (
         operation_id="readPage",
         tag="System",
         summary="A page to try it",
-        answers=(Answer(200, "HTML", {"text/html": _TEXT}),),
+        answers=(Answer(200, "HTML", {"text/html": TEXT}),),
     ),
 )

@@ -14,12 +14,13 @@ from PIL import Image
 
 from reverie_inference.engine.events import Event, Finished, Tiled
 from reverie_inference.engine.memory import out_of_memory
-from reverie_inference.engine.picture_plan import MAX_SIDE_PX, pass_scale
+from reverie_inference.engine.picture_plan import pass_scale
 from reverie_inference.engine.pictures import Pictures
 from reverie_inference.engine.upscaling import tiles_of, upscale
 from reverie_inference.upscalers.network import Upscaler
-from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
+from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import JobMeta, SuperResolutionParams
+from reverie_protocol.sizes import enlarged
 
 BACKEND = "torch"
 _OPAQUE = 255
@@ -38,22 +39,14 @@ class EnlargingRequest:
 def resolve_enlarging(
     params: SuperResolutionParams, pictures: Pictures, upscalers: Mapping[int, Upscaler]
 ) -> EnlargingRequest:
-    """What these parameters ask for; ReverieError `superres_disabled`, or `invalid_field` beyond `MAX_SIDE_PX`."""
+    """What these parameters ask for; ReverieError `superres_disabled`, or what `enlarged` says of its size."""
     scale = pass_scale(upscalers)
     if scale is None:
         raise ReverieError(ErrorCode.SUPERRES_DISABLED, "This worker has no super-resolution model.")
     if pictures.init is None:
         raise RuntimeError("a job of super-resolution came without its picture")
     upscaler, image = upscalers[scale], pictures.init
-    factor = upscaler.scale**params.magnitude
-    width, height = (side * factor for side in image.size)
-    if max(width, height) > MAX_SIDE_PX:
-        message = (
-            f"The result would be {width}x{height} pixels after {params.magnitude} passes of super-resolution; "
-            f"at most {MAX_SIDE_PX} a side are made."
-        )
-        field = FieldError(("magnitude",), message, "too_large")
-        raise ReverieError(ErrorCode.INVALID_FIELD, message, fields=[field])
+    width, height = enlarged(image.size, params.magnitude, field="magnitude", scale=upscaler.scale)
     meta = JobMeta(
         seed=0,
         backend=BACKEND,

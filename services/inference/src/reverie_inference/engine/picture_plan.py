@@ -8,10 +8,9 @@ from math import prod, sqrt
 import msgspec
 
 from reverie_inference.models.loaded import Size
-from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
+from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.sizes import SUPERRES_SCALE, enlarged
 
-MAX_SIDE_PX = 8192
-SUPERRES_SCALE = 2
 #: A side below this part of the native one leaves the network too little to draw on.
 _LEAST_SIDE = 1 / 4
 
@@ -46,18 +45,15 @@ def plan_picture(
 
     `native_only` models draw about `native` pixels whatever is asked, because beyond it they repeat themselves;
     others draw the requested size.  `scales` are the factors that there is super-resolution for, `multiple` is what
-    the drawn sides must be divisible by.  ReverieError `invalid_field` for a result above `MAX_SIDE_PX` a side,
-    `superres_disabled` where there is no super-resolution.
+    the drawn sides must be divisible by.  ReverieError `superres_disabled` where there is no super-resolution, and
+    what `enlarged` says of the size.
     """
     passes = magnitude if superres else 0
     scale = pass_scale(scales)
     if passes and scale is None:
         raise ReverieError(ErrorCode.SUPERRES_DISABLED, "This worker has no super-resolution model.")
     scale = scale or SUPERRES_SCALE
-    factor = scale**passes
-    final = (requested[0] * factor, requested[1] * factor)
-    if max(final) > MAX_SIDE_PX:
-        raise _too_large(final, passes)
+    final = enlarged(requested, passes, field="superres_magnitude", scale=scale)
     larger = requested[0] * requested[1] > native[0] * native[1] or max(requested) > max(native)
     if not (native_only and larger):
         drawn = (_to_multiple(requested[0], multiple), _to_multiple(requested[1], multiple))
@@ -95,12 +91,3 @@ def _scales_up(drawn: Size, target: Size, scales: Collection[int]) -> tuple[int,
 
 def _to_multiple(side: float, multiple: int) -> int:
     return max(multiple, round(side / multiple) * multiple)
-
-
-def _too_large(final: Size, passes: int) -> ReverieError:
-    message = (
-        f"The result would be {final[0]}x{final[1]} pixels after {passes} passes of super-resolution; "
-        f"at most {MAX_SIDE_PX} a side are made."
-    )
-    field = FieldError(("superres_magnitude",), message, "too_large")
-    return ReverieError(ErrorCode.INVALID_FIELD, message, fields=[field])

@@ -18,7 +18,7 @@ import torch
 from reverie_inference.models.device import release_cached_memory
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.modes.catalogue import Catalogue, Mode
-from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.errors import ErrorCode, ReverieError, mode_not_found
 
 log = structlog.get_logger(__name__)
 
@@ -32,19 +32,21 @@ class MemoryRule:
 
 
 class Shelf:
-    """Models by reference, least recently used first."""
+    """Models by reference, least recently used first; all of them on one device."""
 
     def __init__(
         self,
         catalogue: Catalogue,
         load: Callable[[str], LoadedModel],
         rule: MemoryRule = MemoryRule(),  # frozen
+        device: str | torch.device = "cpu",
     ) -> None:
         self.catalogue = catalogue
         #: Another one after each change of what is in memory, or can be.
         self.version = 0
         self._load = load
         self._rule = rule
+        self._device = torch.device(device)
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         #: Models that cannot be loaded as they are; not tried again before the catalogue is read anew.
         self._failures: dict[str, ReverieError] = {}
@@ -77,8 +79,7 @@ class Shelf:
         """The mode of this name; ReverieError `mode_not_found` naming those there are."""
         mode = self.catalogue.modes.get(name)
         if mode is None:
-            known = ", ".join(self.catalogue.modes)
-            raise ReverieError(ErrorCode.MODE_NOT_FOUND, f"There is no mode {name!r}; there are {known}.")
+            raise mode_not_found(name, self.catalogue.modes)
         return mode
 
     def fetch(self, mode: Mode, *, busy: Collection[LoadedModel] = ()) -> LoadedModel:
@@ -130,7 +131,7 @@ class Shelf:
         while self._rule.most and len(self._models) >= self._rule.most and self._evict(busy):
             continue
         needed = _bytes_on_disk(mode.model)
-        while needed + self._rule.reserve_bytes > free_bytes() and self._evict(busy):
+        while needed + self._rule.reserve_bytes > free_bytes(self._device) and self._evict(busy):
             continue
         try:
             return self._load(mode.model)
@@ -161,12 +162,12 @@ class Shelf:
         release_cached_memory(device)
 
 
-def free_bytes() -> int:
-    """What a new model may take: of the accelerator by its driver, with what PyTorch keeps in reserve; else RAM."""
-    if not torch.cuda.is_available():
+def free_bytes(device: torch.device) -> int:
+    """What a new model may take there: of a GPU by its driver, with what PyTorch keeps in reserve; else RAM."""
+    if device.type != "cuda":
         return int(psutil.virtual_memory().available)
-    free, _ = torch.cuda.mem_get_info()
-    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def weight_bytes(model: LoadedModel) -> int:

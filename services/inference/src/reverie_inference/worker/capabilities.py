@@ -8,8 +8,9 @@ from typing import Protocol
 import msgspec
 
 from reverie_inference.modes.catalogue import Catalogue
-from reverie_protocol.errors import ErrorCode, ReverieError
+from reverie_protocol.errors import mode_not_found
 from reverie_protocol.jobs import ModeInfo, ResidentModel, Vram
+from reverie_protocol.sizes import SUPERRES_SCALE
 
 
 def no_vram() -> Vram:
@@ -21,7 +22,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     """The modes of one engine as other services see them.
 
     `mode` is that of jobs that name none; `unavailable` says why a mode cannot be served; `slots` is how many jobs
-    are in work at once; `vram` measures the accelerator's memory now.
+    are in work at once; `superres_scale` what a pass enlarges by; `vram` measures the accelerator's memory now.
     """
 
     mode: str
@@ -31,6 +32,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     superres: bool
     slots: int
     default_mode: str = ""
+    superres_scale: int = SUPERRES_SCALE
     unavailable: dict[str, str] = {}
     models: tuple[ResidentModel, ...] = ()
     vram: Callable[[], Vram] = no_vram
@@ -65,9 +67,7 @@ class FixedOffer:
     def switch(self, mode: str) -> None:
         """See `Offer.switch`."""
         if mode != self._capabilities.mode:
-            raise ReverieError(
-                ErrorCode.MODE_NOT_FOUND, f"There is no mode {mode!r}; there is {self._capabilities.mode}."
-            )
+            raise mode_not_found(mode, [self._capabilities.mode])
 
     def use(self, catalogue: Catalogue) -> None:
         """Nothing: the mode is fixed."""

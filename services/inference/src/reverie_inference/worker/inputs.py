@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 import structlog
 from PIL import Image
@@ -14,10 +13,7 @@ from reverie_protocol.jobs import GenerateParams, JobParams, SuperResolutionPara
 from reverie_runtime.clock import Clock
 from reverie_storage.pictures import Limits, read_picture
 from reverie_storage.port import Storage, StorageUnavailable
-
-RETRY_S: Final = 0.25
-#: How long a store that is away is waited for before the job fails, in seconds.
-STORAGE_PATIENCE_S: Final = 15.0
+from reverie_worker.patience import with_patience
 
 log = structlog.get_logger(__name__)
 
@@ -45,19 +41,16 @@ class Inputs:
         return Pictures(init, await self._image(params.maskImage, "maskImage"))
 
     async def _image(self, key: str, field: str) -> Image.Image:
-        give_up_at = self._clock.monotonic() + STORAGE_PATIENCE_S
-        while True:
-            try:
-                picture = await read_picture(self._storage, key, limits=self._limits)
-            except ReverieError as error:
-                raise ReverieError(error.code, f"{field}: {error.message}") from error
-            except StorageUnavailable as error:
-                if self._clock.monotonic() >= give_up_at:
-                    log.error("input not read", field=field, reason=str(error))
-                    raise ReverieError(
-                        ErrorCode.STORAGE_UNAVAILABLE, f"{field}: the picture could not be read."
-                    ) from error
-                await self._clock.sleep(RETRY_S)
-            else:
-                size = (picture.width, picture.height)
-                return await asyncio.to_thread(Image.frombytes, picture.mode, size, picture.pixels)
+        try:
+            picture = await with_patience(
+                lambda: read_picture(self._storage, key, limits=self._limits), self._clock
+            )
+        except ReverieError as error:
+            raise ReverieError(error.code, f"{field}: {error.message}") from error
+        except StorageUnavailable as error:
+            log.error("input not read", field=field, reason=str(error))
+            raise ReverieError(
+                ErrorCode.STORAGE_UNAVAILABLE, f"{field}: the picture could not be read."
+            ) from error
+        size = (picture.width, picture.height)
+        return await asyncio.to_thread(Image.frombytes, picture.mode, size, picture.pixels)

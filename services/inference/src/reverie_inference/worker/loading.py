@@ -14,6 +14,7 @@ import structlog
 import torch
 
 from reverie_inference.engine.engine import StepEngine
+from reverie_inference.engine.picture_plan import pass_scale
 from reverie_inference.engine.schedulers import scheduler_names
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.device import pick_device
@@ -28,6 +29,7 @@ from reverie_inference.upscalers.network import Upscaler
 from reverie_inference.worker.capabilities import Capabilities
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import ModeInfo, ModeLora, ResidentModel, Vram
+from reverie_protocol.sizes import SUPERRES_SCALE
 
 _GB = 1024**3
 
@@ -73,7 +75,7 @@ def load_engine(
         return model
 
     rule = MemoryRule(settings.resident_models, int(settings.memory_reserve_gb * _GB))
-    shelf = Shelf(catalogue, load, rule)
+    shelf = Shelf(catalogue, load, rule, device)
     first = mode if mode in catalogue.modes else catalogue.default_mode
     pinned = (entry.name for entry in catalogue.modes.values() if entry.pinned and entry.name != first)
     names = (first, *pinned)
@@ -136,6 +138,7 @@ class EngineOffer:
             device=self._device,
             schedulers=tuple(dict.fromkeys(schedulers)),
             superres=bool(engine.upscalers),
+            superres_scale=pass_scale(engine.upscalers) or SUPERRES_SCALE,
             slots=1 if self._known and all(f.alone for f in self._known.values()) else engine.capacity,
             vram=self._vram,
         )
@@ -157,6 +160,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     """What only a loaded model tells; kept when it leaves.  `alone` is one that makes one picture at a time."""
 
     family: str
+    native_size: str
     default_size: str
     default_steps: int
     default_guidance: float
@@ -171,6 +175,7 @@ def facts_of(model: LoadedModel) -> ModelFacts:
     """The facts about a loaded model."""
     return ModelFacts(
         family=model.family if model.family != "callback" else type(model.pipeline).__name__,
+        native_size=f"{model.native_size[0]}x{model.native_size[1]}",
         default_size=f"{model.default_size[0]}x{model.default_size[1]}",
         default_steps=model.default_steps,
         default_guidance=model.default_guidance,
@@ -191,6 +196,7 @@ def mode_info(mode: Mode, facts: ModelFacts | None, *, loaded: bool, styles: tup
         "default_guidance": mode.default_guidance
         if mode.default_guidance is not None
         else (facts and facts.default_guidance),
+        "native_size": facts and facts.native_size,
         "scheduler": mode.scheduler or (facts and facts.scheduler),
         "family": facts and facts.family,
         "init_image": facts and facts.init_image,

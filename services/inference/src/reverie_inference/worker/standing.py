@@ -88,6 +88,7 @@ class Standing:
             default_mode=capabilities.default_mode or capabilities.mode,
             schedulers=capabilities.schedulers,
             superres=capabilities.superres,
+            superres_scale=capabilities.superres_scale,
             slots=min(self._record.slots, capabilities.slots),
             detail=self._record.detail if state is WorkerState.DRAINING else "",
             **_NOTHING_LOADED,

@@ -1,0 +1,1 @@
+"""Dream sessions: live, steerable, scored exploration in the background."""

@@ -1,0 +1,1 @@
+"""How good a picture is: scorers, their calibration, and what counts as the same picture."""

@@ -1,0 +1,1 @@
+"""The search as a pure fold of a session's log."""

@@ -1,0 +1,1 @@
+"""A session at work: its log, its drafts, its rendering."""

@@ -1,0 +1,1 @@
+"""How a session walks from candidate to candidate: one small file each."""
