@@ -140,7 +140,6 @@ class World:
         await self.bus.subscribe(subject, heard.put_nowait)
         return heard
 
-
     @staticmethod
     def loop(steps: int = 5, delay_ms: int = 20, seed: int = 1, **more: Any) -> dict[str, Any]:
         """A graph of one node that takes its time, and one that saves what it made."""

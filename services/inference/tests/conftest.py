@@ -34,7 +34,7 @@ from reverie_inference.worker.worker import InferenceWorker
 from reverie_jobs.mirror import WORKERS, JobMirror, follow
 from reverie_jobs.store import JOBS, JobStore
 from reverie_jobs.transitions import request_cancel
-from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Worker
+from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Lane, Worker
 from reverie_runtime.bus.nats import connect_nats
 from reverie_runtime.bus.port import Bus, Entry, Message, SnapshotEnd
 from reverie_runtime.clock import SystemClock
@@ -141,6 +141,7 @@ class World:
     ) -> AsyncIterator[InferenceWorker]:
         """A worker of its own connection, with this model (loaded, or to be loaded); the gate holds its steps."""
         options.setdefault("name", "worker")
+        options.setdefault("slots", 1)
         load = None
         reference = model.reference if isinstance(model, LoadedModel) else model
         settings = self.settings(reference, **options)
@@ -172,12 +173,14 @@ class World:
         """A job for the tiny model; its id."""
         defaults = {"prompt": "a red cat", "size": "64x64", "num_inference_steps": 3, "seed": 7}
         owner = params.pop("owner", "somebody")
+        lane = params.pop("priority", Lane.NORMAL)
         now = time.time()
         job = Job(
             id=f"job-{next(self._ids)}",
             owner=owner,
             type=JobType.GENERATE,
             state=JobState.QUEUED,
+            priority=lane,
             position=now,
             params=GenerateParams(**{**defaults, **params}),
             created_at=now,

@@ -32,10 +32,11 @@ def encode(requests: Sequence[Request]) -> list[Conditioning]:
     if unknown:
         model = requests[0].model
         said = families()[model.family].encode(model, list(unknown.values()))
-        for question, answer in zip(unknown, said, strict=True):
-            model.encodings.keep(question, answer)
-            found[question] = answer
-    return [answer for request in requests if (answer := found[_question(request)]) is not None]
+        for question, told in zip(unknown, said, strict=True):
+            model.encodings.keep(question, told)
+            found[question] = told
+    answers = (found[_question(request)] for request in requests)
+    return [answer for answer in answers if answer is not None]
 
 
 def _guided(request: Request) -> bool:

@@ -30,6 +30,9 @@ from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import GenerateParams, Lane, SuperResolutionParams
 
+#: Jobs that are taken in before anything was measured, and the most that ever are.
+FIRST_JOBS: Final = 2
+MOST_JOBS: Final = 16
 #: Pixels of pictures that are decoded together.
 DECODED_PX: Final = 1024 * 1024
 
@@ -56,8 +59,9 @@ class _Job:
 class StepEngine:
     """The jobs in work, on whatever models they need.  Not thread-safe: one thread owns it.
 
-    `mode` is that of jobs that name none.  At most `capacity` jobs are in work, those of the highest lanes and in
-    them the first to come; a job that is displaced keeps all it has and goes on later.  Admit jobs, call `step`
+    `mode` is that of jobs that name none.  At most `capacity` jobs are in work (0 lets measurement decide, see
+    `room`), those of the highest lanes and in them the first to come; a job that is displaced keeps all it has and
+    goes on later.  Admit jobs, call `step`
     while there are `jobs`.  A job that fails takes nothing with it: its Failed event is returned, its memory given
     back, and the others go on.
     """
@@ -68,7 +72,7 @@ class StepEngine:
         *,
         mode: str | None = None,
         upscalers: Mapping[int, Upscaler] | None = None,
-        capacity: int = 1,
+        capacity: int = 0,
     ) -> None:
         self.shelf = shelf
         self.mode = mode or shelf.catalogue.default_mode
@@ -78,12 +82,19 @@ class StepEngine:
         self._jobs: dict[str, _Job] = {}
         self._arrivals = 0
         self._times = StepTimes()
+        #: Jobs that were seen to be worth a step together, of the kind that was stepped last.
+        self._worth_sharing = FIRST_JOBS
         self._pacing = Pacing()
 
     @property
     def jobs(self) -> tuple[str, ...]:
         """Ids of the admitted jobs."""
         return tuple(self._jobs)
+
+    @property
+    def room(self) -> int:
+        """How many jobs are in work at once: as many as share a step with gain, while that is not known a few."""
+        return self.capacity or self._worth_sharing
 
     @property
     def _busy(self) -> list[LoadedModel]:
@@ -197,7 +208,7 @@ class StepEngine:
 
     def _in_work(self) -> list[_Job]:
         """The jobs that there is room for, in order."""
-        return sorted(self._jobs.values(), key=lambda job: (self._lane_of(job), job.arrival))[: self.capacity]
+        return sorted(self._jobs.values(), key=lambda job: (self._lane_of(job), job.arrival))[: self.room]
 
     def _lane_of(self, job: _Job) -> int:
         """A pipeline's own loop cannot be left alone for another picture of the same pipeline.
@@ -315,6 +326,8 @@ class StepEngine:
         for run, said in zip(runs, predicted, strict=True):
             events += self._guarded(run, lambda run=run, said=said: run.evaluated(said))  # type: ignore[misc]
         self._times.record(kind, rows, self._pacing.lap(runs[0].device))
+        rows_each = -(-rows // len(samplings))
+        self._worth_sharing = max(1, min(MOST_JOBS, self._times.most_rows(kind) // rows_each))
         return events
 
     def _decode(self, runs: Sequence[Run]) -> list[Event]:

@@ -101,7 +101,7 @@ def resolve_request(
         scheduler_name=name,
         scheduler=scheduler,
         start=start,
-        variations=(),
+        variations=tuple((variation.seed, variation.weight) for variation in params.variations),
         picture_format=picture_format,
         jpeg_quality=params.superres_quality,
         meta=JobMeta(
