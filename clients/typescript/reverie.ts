@@ -40,7 +40,7 @@ export const ERROR_CODES = {
   internal: { status: 500, retryable: true },
   cancelled: { status: 409, retryable: false },
   out_of_memory: { status: 500, retryable: true },
-  model_load_failed: { status: 500, retryable: false },
+  model_load_failed: { status: 503, retryable: false },
   unsafe_checkpoint: { status: 500, retryable: false },
   unsupported_model: { status: 500, retryable: false },
   inference_failed: { status: 500, retryable: false },

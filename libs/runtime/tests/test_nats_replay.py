@@ -181,6 +181,14 @@ def test_a_later_revision_does_not_stand_for_a_listed_one() -> None:
     assert replay.listed({"a": 2}, 2) == []
 
 
+def test_a_history_does_not_end_with_a_revision_that_is_not_in_the_list_yet() -> None:
+    replay = begun(last=1, pending=1)
+    replay.listed({"a": 1}, 1)
+    told(replay, "a", 1, 1, pending=1)
+    assert told(replay, "a", 3, 2, pending=0) == [Entry("a", b"", 3)]  # the second one did not come
+    assert replay.listed({"a": 3}, 3) == []
+
+
 @pytest.mark.parametrize("pending", [0, 7])
 def test_a_history_ends_when_every_listed_revision_came_whatever_the_server_says_is_left(
     pending: int,

@@ -11,5 +11,5 @@ from reverie_testing.fake_comfy import RECORDED, FakeComfy
 
 @pytest.fixture(params=[*RECORDED, "0.3.64"])
 async def comfy_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    async with FakeComfy(request.param, pace=0.5) as fake:
+    async with FakeComfy(request.param, pace=0.2) as fake:
         yield fake.url

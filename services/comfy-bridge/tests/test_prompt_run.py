@@ -391,6 +391,14 @@ def test_missing_pictures_are_waited_for_a_moment_only() -> None:
     assert the_end(run.looked(look(at, history=history), at)).missing == ("2",)
 
 
+def test_pictures_are_waited_for_although_nothing_was_heard_of_the_prompt_yet() -> None:
+    run, _ = sending()
+    history = History((HistoryEntry(ID, HistoryStatus.SUCCESS),))
+    assert run.looked(look(12.0, history=history), 12.0) == []
+    events = [event for frame in (state(0, 1), picture(b"a")) for event in run.heard(frame, 12.1)]
+    assert the_end(events).missing == ()
+
+
 def test_missing_pictures_are_not_waited_for_once_the_socket_has_said_the_end() -> None:
     run, _ = sending(state(0), picture(b"a"), Executing(ID, None))
     history = History((HistoryEntry(ID, HistoryStatus.SUCCESS),))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from reverie_gateway.identity import LOCAL
 from reverie_gateway.metrics import GatewayMetrics
 from reverie_gateway.outbox import Outbox
 from reverie_gateway.session import Session
+from reverie_gateway.wire import NO_DESCRIPTOR
 from reverie_gateway.writer import Turn, Writer
 from reverie_protocol.errors import CLOSE_GOING_AWAY, CloseCode
 from reverie_protocol.server_messages import Pong
@@ -26,15 +29,40 @@ SOCKETS = 3
 
 
 class Line:
-    """A socket's end as the writer sees it: it takes what is written, unless it is congested."""
+    """A socket's end as audience and writer see it: it takes what is written, unless it is congested."""
 
     def __init__(self) -> None:
         self.congested = False
         self.on_relief: Callable[[], None] | None = None
-        self.frames = b""
+        self._near, self._far = socket.socketpair()
+        self._near.setblocking(False)
+        self._far.setblocking(False)
+        self._taken = b""
+        self.left_over = 0
+
+    @property
+    def descriptor(self) -> int:
+        return NO_DESCRIPTOR if self.congested else self._near.fileno()
+
+    @property
+    def frames(self) -> bytes:
+        """All that was written, whichever way."""
+        with contextlib.suppress(BlockingIOError):
+            while data := self._far.recv(1 << 20):
+                self._taken += data
+        return self._taken
 
     def write(self, frames: bytes) -> None:
-        self.frames += frames
+        self._taken = self.frames + frames
+        self.left_over += len(frames)
+
+    def shut(self) -> None:
+        """Take nothing directly: as a connection that is broken, and not known to be."""
+        self._near.shutdown(socket.SHUT_WR)
+
+    def end(self) -> None:
+        self._near.close()
+        self._far.close()
 
     def close(self, code: CloseCode) -> None:
         self.closed = code
@@ -137,6 +165,7 @@ async def _carry_out(operations: list[tuple[str, Any]]) -> None:
                 assert [frame for frame in of_job if frame[2:].startswith(b"progress")][-1] == latest[job_id]
             if job_id in ended:
                 assert of_job[-1][2:].startswith(b"final")
+        member.line.end()
 
 
 def _answer(member: Member, number: int) -> None:
@@ -170,6 +199,24 @@ async def test_sessions_that_take_more_than_their_bound_in_one_turn_miss_nothing
         audience.deliver(Event(LOCAL.owner, str(number), Delivery.STATE, frame, number))
     await asyncio.sleep(0)
     assert [member.line.frames == b"".join(frames) for member in members] == [True] * 3
+    for member in members:
+        member.line.end()
+
+
+async def test_what_a_socket_does_not_take_at_once_of_a_turn_goes_to_its_transport() -> None:
+    turn = Turn(GatewayMetrics(CollectorRegistry()))
+    audience = Audience(turn)
+    members = [Member(audience, turn) for _ in range(3)]
+    await asyncio.sleep(0)  # now they stand together
+    members[1].line.shut()
+    frames = [text_frame(b"%d " % number + b"x" * (1 << 20)) for number in range(2)]
+    for number, frame in enumerate(frames):
+        audience.deliver(Event(LOCAL.owner, str(number), Delivery.STATE, frame, number))
+    await asyncio.sleep(0)
+    assert [member.line.frames == b"".join(frames) for member in members] == [True] * 3
+    assert [member.line.left_over > 0 for member in members] == [True] * 3
+    for member in members:
+        member.line.end()
 
 
 async def test_who_is_closed_in_a_turn_is_sent_what_the_turn_brought_before() -> None:
@@ -186,3 +233,4 @@ async def test_who_is_closed_in_a_turn_is_sent_what_the_turn_brought_before() ->
     member.session.outbox.clear()
     audience.leave(member.session)
     member.stop()
+    member.line.end()

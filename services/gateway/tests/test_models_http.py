@@ -104,11 +104,19 @@ async def test_an_unknown_mode_names_those_there_are_and_a_missing_one_its_reaso
     assert unknown.json()["code"] == "mode_not_found"
     assert "ink, photo" in unknown.json()["detail"]
     missing = await gateway.http.post("/api/modes/switch", json={"mode": "gone"})
-    assert missing.json()["code"] == "model_load_failed"
+    assert (missing.status_code, missing.json()["code"]) == (503, "model_load_failed")
     assert "gone is not there" in missing.json()["detail"]
     wrong = await gateway.http.post("/api/modes/switch", json={"mode": 7})
     assert wrong.status_code == 422
     assert wrong.json()["detail"][0]["loc"] == ["body", "mode"]
+
+
+async def test_while_no_worker_takes_jobs_no_mode_is_said_not_to_be_there(own_stage: Any) -> None:
+    gateway = await own_stage.gateway()
+    for path, body in (("switch", {"mode": "photo"}), ("reload", None)):
+        answer = await gateway.http.post(f"/api/modes/{path}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "no_worker")
+        assert answer.headers["retry-after"] == "2"
 
 
 async def test_a_reload_asks_every_worker_and_a_broken_file_is_a_400(gateway: Any, worker: Any) -> None:

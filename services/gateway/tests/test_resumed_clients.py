@@ -39,6 +39,7 @@ from reverie_gateway.outbox import Outbox
 from reverie_gateway.retention import Janitor
 from reverie_gateway.session import Session
 from reverie_gateway.standings import Standings
+from reverie_gateway.wire import NO_DESCRIPTOR
 from reverie_gateway.writer import Turn, Writer
 from reverie_jobs.controls import ControlMirror
 from reverie_jobs.mirror import JobMirror, WorkerMirror, follow
@@ -162,6 +163,8 @@ class Gateway:
 
 class Connection:
     """One socket, as `socket.converse` serves it, and a line that may be congested."""
+
+    descriptor = NO_DESCRIPTOR
 
     def __init__(self, gateway: Gateway, owner: str) -> None:
         self.gateway = gateway

@@ -486,6 +486,15 @@ async def test_a_picture_is_enlarged_by_what_the_model_makes_of_it(gateway, work
     await worker.beat(superres_scale=2)
 
 
+async def test_a_strength_that_leaves_no_step_is_refused_before_there_is_a_job(gateway, worker):
+    body = {"init_images": [base64.b64encode(png(picture())).decode()], "prompt": "x", "steps": 1}
+    answer = await gateway.http.post("/sdapi/v1/img2img", json=body)
+    assert answer.status_code == 422
+    (wrong,) = answer.json()["detail"]
+    assert (wrong["loc"], wrong["type"]) == (["body", "denoising_strength"], "conflict")
+    assert "jobId" not in answer.json()
+
+
 async def test_null_within_a_style_is_refused_by_name(gateway, worker):
     body = {"prompt": "x", "style_lora": {"style": None, "level": None}}
     answer = await gateway.http.post("/sdapi/v1/txt2img", json=body)

@@ -159,7 +159,7 @@ ERROR_TRAITS: dict[ErrorCode, ErrorTraits] = {
     ErrorCode.INTERNAL: ErrorTraits(500, True, "A fault of ours; the request id finds it in the logs."),
     ErrorCode.CANCELLED: ErrorTraits(409, False, "The job was cancelled."),
     ErrorCode.OUT_OF_MEMORY: ErrorTraits(500, True, "The worker ran out of memory; a smaller size may do."),
-    ErrorCode.MODEL_LOAD_FAILED: ErrorTraits(500, False, "The model's files could not be loaded."),
+    ErrorCode.MODEL_LOAD_FAILED: ErrorTraits(503, False, "The model's files could not be loaded."),
     ErrorCode.UNSAFE_CHECKPOINT: ErrorTraits(
         500, False, "The checkpoint is a pickle, which could run code; only safetensors are loaded."
     ),

@@ -30,6 +30,7 @@ class Health:
     def __init__(self, on_give_up: Callable[[], None] = lambda: None) -> None:
         self._on_give_up = on_give_up
         self._checks: dict[str, Check] = {}
+        self._notes: dict[str, Callable[[], dict[str, str]]] = {}
         #: Why the process itself is not ready, whatever the checks say: it starts or stops.
         self.hold = ""
         #: Why the service cannot go on in this process; empty as long as it can.
@@ -43,6 +44,18 @@ class Health:
     def add(self, name: str, check: Check) -> None:
         """Make readiness depend on a check."""
         self._checks[name] = check
+
+    def add_notes(self, name: str, notes: Callable[[], dict[str, str]]) -> None:
+        """Let `/ready` tell what is amiss around this process although it can do its work: sentences by subject."""
+        self._notes[name] = notes
+
+    def notes(self) -> dict[str, str]:
+        """What is amiss, by `name/subject`."""
+        return {
+            f"{name}/{subject}": sentence
+            for name, notes in self._notes.items()
+            for subject, sentence in notes().items()
+        }
 
     def add_bus(self, bus: Bus) -> None:
         """Make readiness depend on a round trip through the bus's storage."""
@@ -86,7 +99,10 @@ def health_app(health: Health, metrics: Metrics) -> Asgi:
             case "/ready":
                 failures = await health.failures()
                 status = "unavailable" if failures else "ok"
-                await _answer(send, 503 if failures else 200, {"status": status, "reasons": failures})
+                notes = {"notes": notes} if (notes := health.notes()) else {}
+                await _answer(
+                    send, 503 if failures else 200, {"status": status, "reasons": failures, **notes}
+                )
             case "/metrics":
                 await _send(send, 200, metrics.render(), CONTENT_TYPE)
             case _:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-CHILDREN = ("nats-server", "reverie_gateway", "reverie_inference", "reverie_monitor")
+CHILDREN = ("nats-server", "reverie_gateway", "reverie_inference", "reverie_dreams", "reverie_monitor")
 START_TIMEOUT_S = 120.0
 EVENT_TIMEOUT_S = 60.0
 

@@ -31,7 +31,7 @@ from reverie_jobs.comfy_instances import COMFY_INSTANCES, InstanceMirror
 from reverie_jobs.controls import CONTROLS, ControlMirror
 from reverie_jobs.mirror import WORKERS, JobMirror, follow
 from reverie_jobs.store import JOBS, JobStore
-from reverie_protocol.instances import ComfyInstance
+from reverie_protocol.instances import ComfyInstance, ComfyStatus
 from reverie_protocol.subjects import JOB_WATCH, worker_key, worker_ping
 from reverie_runtime.bus.port import Bus, Message
 from reverie_runtime.clock import Clock
@@ -71,6 +71,14 @@ class Bridge:
         """The instances as they are now."""
         return tuple(worker.fill(worker.wish) for worker in self.workers)
 
+    def notes(self) -> dict[str, str]:
+        """Instances that cannot be given work, and why."""
+        return {
+            record.name: f"{record.status}: {record.detail or record.reason}"
+            for record in self.records()
+            if record.status is not ComfyStatus.CONNECTED
+        }
+
 
 @contextlib.asynccontextmanager
 async def serve(
@@ -92,7 +100,6 @@ async def serve(
         await stack.enter_async_context(follow(instances, table))
         workers = await bus.bucket(WORKERS)
         store = JobStore(bucket, new_op=lambda: secrets.token_hex(8))
-        storage = open_storage(settings.storage)
 
         workflows = Workflows(
             Path(comfy.workflows) if comfy.workflows else None, shipped=comfy.shipped_workflows, clock=clock
@@ -102,18 +109,7 @@ async def serve(
         platform = platform_of(jobs.epoch)
         name = comfy.name or host_name()
         key = worker_key(f"comfy-bridge-{name}", secrets.token_hex(6))
-        previews = Previews(most_per_second=comfy.preview_hz, clock=clock)
-        means = Means(
-            settings=comfy,
-            catalogue=lambda: workflows.catalogue,
-            inputs=Inputs(storage, clock=clock),
-            outputs=Outputs(storage, clock=clock, max_bytes=int(comfy.output_mb * MIB), most=comfy.outputs),
-            delivery=PromptDelivery(store, storage, clock=clock),
-            previews=previews,
-            times=NodeTimes(),
-            platform=platform,
-            clock=clock,
-        )
+        means = _means(settings, store, workflows, platform=platform, clock=clock)
         dispatcher = Dispatcher(means.catalogue, allowed_nodes=comfy.nodes, clock=clock)
         registry_of_metrics = (metrics or Metrics()).registry
         tally = Tally(registry_of_metrics)
@@ -157,12 +153,15 @@ async def serve(
         dispatcher.elsewhere = lambda: registry.others_serve
         workflows.listen(dispatcher.forget_verdicts)
         registry_of_metrics.register(InstanceGauges(bridge.records))
+        if health is not None:
+            # A bridge without any instance does its work: one may be added at any time.
+            health.add_notes("instances", bridge.notes)
 
         async def on_ping(message: Message) -> None:
             if message.reply:
                 await bus.publish(message.reply, b"")
 
-        for subject, handler in ((worker_ping(key), on_ping), (JOB_WATCH, previews.on_watch)):
+        for subject, handler in ((worker_ping(key), on_ping), (JOB_WATCH, means.previews.on_watch)):
             stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
         desk = Desk(
             bus,
@@ -185,3 +184,22 @@ async def _read(workflows: Workflows) -> None:
         await workflows.read()
     except ManifestError as error:
         raise StartError(f"comfy.workflows: {error}") from error
+
+
+def _means(
+    settings: Settings, store: JobStore, workflows: Workflows, *, platform: str, clock: Clock
+) -> Means:
+    """What every job is worked on with."""
+    comfy = settings.comfy
+    storage = open_storage(settings.storage)
+    return Means(
+        settings=comfy,
+        catalogue=lambda: workflows.catalogue,
+        inputs=Inputs(storage, clock=clock),
+        outputs=Outputs(storage, clock=clock, max_bytes=int(comfy.output_mb * MIB), most=comfy.outputs),
+        delivery=PromptDelivery(store, storage, clock=clock),
+        previews=Previews(most_per_second=comfy.preview_hz, clock=clock),
+        times=NodeTimes(),
+        platform=platform,
+        clock=clock,
+    )

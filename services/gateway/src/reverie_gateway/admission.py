@@ -9,6 +9,8 @@ import msgspec
 
 from reverie_jobs.admission import require_result_size, require_servable
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
+from reverie_protocol.field_errors import FieldErrorType
+from reverie_protocol.init_image import conflicts
 from reverie_protocol.jobs import GenerateParams, Job, JobType, Worker
 
 #: Largest parameters of one job, in bytes of JSON; a record must fit a NATS message with room to spare.
@@ -43,9 +45,17 @@ def require_storable(job: Job) -> None:
 
 
 def require_makeable(job: Job) -> None:
-    """Raise `invalid_field` where the picture that is asked for is larger than any that is made."""
-    if isinstance(job.params, GenerateParams) and job.params.size is not None:
-        require_result_size(job.params, job.params.size)
+    """Raise `invalid_field` where the picture is larger than any that is made, or fields do not go together."""
+    params = job.params
+    if not isinstance(params, GenerateParams):
+        return
+    if params.size is not None:
+        require_result_size(params, params.size)
+    wrong = conflicts(params)
+    if wrong:
+        fields = [FieldError((name,), message, FieldErrorType.CONFLICT) for name, message in wrong.items()]
+        told = "; ".join(f"{name}: {message}" for name, message in wrong.items())
+        raise ReverieError(ErrorCode.INVALID_FIELD, told, fields=fields)
 
 
 def require_timely(job: Job, *, now: float) -> None:

@@ -60,9 +60,12 @@ class ModelDesk:
         return VramView(**msgspec.structs.asdict(vram), models_loaded=len(models), models=models)
 
     async def switch(self, mode: str, *, by: Identity) -> ModeSwitched:
-        """Make a mode that of jobs that name none, on every worker that has it; `mode_not_found`, `forbidden`."""
+        """Make a mode that of jobs that name none, on every worker that has it.
+
+        `mode_not_found`, `no_worker` where nobody could know it, `forbidden`.
+        """
         self._require(by, "mode.switch", mode)
-        having = having_mode(mode, self._board.serving())
+        having = having_mode(mode, self._workers())
         others = [worker for worker in having if worker.mode != mode or not worker.modes[mode].loaded]
         if not others:
             return ModeSwitched(status="already_loaded", mode=mode)
@@ -74,9 +77,7 @@ class ModelDesk:
     async def reload(self, *, by: Identity) -> ModesReread:
         """Have every worker read its `modes.yml`; `invalid_modes` if one cannot, and then it stays as it was."""
         self._require(by, "mode.reload", "")
-        workers = self._board.serving()
-        if not workers:
-            raise ReverieError(ErrorCode.NO_WORKER, "no worker is running", retry_after=2)
+        workers = self._workers()
         async with reachable(self._bus):
             answers = await asyncio.gather(*map(self._reload_one, workers))
         broken = [
@@ -90,6 +91,12 @@ class ModelDesk:
         names = tuple(dict.fromkeys(name for answer in answers for name in answer.modes))
         default = next((answer.default_mode for answer in answers if answer.default_mode), None)
         return ModesReread(modes_count=len(names), modes=names, default_mode=default)
+
+    def _workers(self) -> list[Worker]:
+        workers = self._board.serving()
+        if not workers:
+            raise ReverieError(ErrorCode.NO_WORKER, "no worker takes jobs now", retry_after=2)
+        return workers
 
     async def _reload_one(self, worker: Worker) -> ModesReloaded:
         subject = worker_modes(worker_key(worker.name, worker.incarnation))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -19,6 +20,7 @@ from reverie_protocol.errors import CloseCode
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
+    from websockets.frames import Frame
 
 EXTENSION: Final = "reverie.wire"
 
@@ -29,6 +31,8 @@ UNSENT_BYTES: Final = 128 << 10
 MAX_PONG_BYTES: Final = 16 << 10
 #: TCP_NOTSENT_LOWAT: Linux and macOS have it.
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+#: No file has this number: writing to it fails at once.
+NO_DESCRIPTOR: Final = -1
 
 
 def wire_of(scope: Mapping[str, Any]) -> Wire:
@@ -44,11 +48,75 @@ class Wire(WebSocketsSansIOProtocol):
 
     `congested` says that the client does not take what is sent at the moment; `on_relief` is called when that is
     over.  Both, `write` and `close` are for one user, and only once the handshake is accepted.
+
+    `descriptor` is for who writes the same frames to many: `os.write` to it is what the transport would do, but for
+    the questions that it asks first and this number has answered.  It is the socket's own while the transport holds
+    nothing and neither side has ended the conversation, else `NO_DESCRIPTOR`; what it does not take is for `write`.
     """
 
-    congested = False
-    on_relief: Callable[[], None] | None = None
-    _closing: asyncio.Task[None] | None = None
+    # Also uvicorn's: the dictionary of so many attributes would be a twentieth of an idle socket's memory.
+    __slots__ = (
+        "_close_sent",
+        "_closing",
+        "_own_descriptor",
+        "app",
+        "app_state",
+        "asgi_version",
+        "client",
+        "close_timeout",
+        "close_timer",
+        "config",
+        "congested",
+        "conn",
+        "connections",
+        "curr_msg_data_type",
+        "default_headers",
+        "descriptor",
+        "disconnected",
+        "frames",
+        "handshake_complete",
+        "handshake_initiated",
+        "initial_response",
+        "last_ping_rtt",
+        "logger",
+        "loop",
+        "on_relief",
+        "pending_ping_payload",
+        "ping_interval",
+        "ping_sent_at",
+        "ping_timeout",
+        "ping_timer",
+        "pong_timer",
+        "queue",
+        "read_paused",
+        "request",
+        "response",
+        "root_path",
+        "scheme",
+        "scope",
+        "server",
+        "tasks",
+        "transport",
+        "writable",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.congested = False
+        self.on_relief: Callable[[], None] | None = None
+        self.descriptor = self._own_descriptor = NO_DESCRIPTOR
+        self._closing: asyncio.Task[None] | None = None
+        super().__init__(*args, **kwargs)
+
+    @property
+    def close_sent(self) -> bool:
+        """Whether nothing may follow; uvicorn sets it."""
+        return self._close_sent
+
+    @close_sent.setter
+    def close_sent(self, sent: bool) -> None:
+        self._close_sent = sent
+        if sent:
+            self._end_writing()
 
     async def run_asgi(self) -> None:
         """Run the application, which finds this object among the extensions of its scope."""
@@ -70,6 +138,7 @@ class Wire(WebSocketsSansIOProtocol):
             self.request.headers.clear()
             self.response.headers.clear()
             self.scope["headers"] = []
+            self._own_descriptor = self.descriptor = _descriptor(self.loop, self.transport)
 
     def write(self, frames: bytes) -> None:
         """Send complete frames; nothing once either side has ended the conversation."""
@@ -83,24 +152,43 @@ class Wire(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         """End the connection at once: what was written and not sent is lost."""
+        self._end_writing()
         self.transport.abort()
 
     def pause_writing(self) -> None:
         """The system's buffers are full."""
         self.congested = True
+        self.descriptor = NO_DESCRIPTOR
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """The system has taken everything."""
         self.congested = False
+        self.descriptor = self._own_descriptor
         super().resume_writing()
         if self.on_relief is not None:
             self.on_relief()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end, by whichever side."""
+        """The end, by whichever side; the socket is closed, and its number free for another, after this."""
+        self._end_writing()
         self.on_relief = None
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client has ended its half; the transport closes after this."""
+        self._end_writing()
+        super().eof_received()
+
+    def shutdown(self) -> None:
+        """The server ends; uvicorn writes a close frame."""
+        self._end_writing()
+        super().shutdown()
+
+    def handle_close(self, event: Frame) -> None:
+        """The client closes; uvicorn answers with a close frame."""
+        self._end_writing()
+        super().handle_close(event)
 
     def handle_ping(self) -> None:
         """Answer a ping, unless the answers to earlier ones are not read either."""
@@ -109,6 +197,17 @@ class Wire(WebSocketsSansIOProtocol):
             return
         super().handle_ping()
 
+    def _end_writing(self) -> None:
+        self.descriptor = self._own_descriptor = NO_DESCRIPTOR
+
     async def _close(self, code: CloseCode) -> None:
         with contextlib.suppress(ClientDisconnected):
             await self.send({"type": "websocket.close", "code": code.code, "reason": code.reason})
+
+
+def _descriptor(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> int:
+    """The socket's own, where the transport writes at once to it what it is given, and as it is."""
+    plain = transport.get_extra_info("sslcontext") is None
+    if not plain or os.name != "posix" or not isinstance(loop, asyncio.SelectorEventLoop):
+        return NO_DESCRIPTOR
+    return int(transport.get_extra_info("socket").fileno())

@@ -39,6 +39,14 @@ class Replay:
         self._stalled = 0  # heartbeats since the last one that say that it waits for our answer
         self._complete = False  # the snapshot was told to its end
         self._shortfalls = 0  # snapshots in a row that the server did not tell in full
+        # Of the present snapshot:
+        self._caught_up = False  # the consumer had nothing left
+        self._passed = 0  # the consumer has looked at the stream up to here
+        self._told: dict[str, int] = {}  # revisions of each key that were delivered
+        self._is_listed = False
+        self._listed_to = 0
+        self._owed: dict[str, int] = {}  # revisions of each key that are listed and were not delivered
+        self._short_checks = 0
         self._begin_snapshot()
 
     @property
@@ -109,8 +117,7 @@ class Replay:
         self._highest = max(self._highest, sequence)
         # A snapshot is of keys that exist; one deleted while it was told is taken back.
         events: list[WatchEvent] = [Entry(key, value, sequence)] if told or value is not None else []
-        # A later revision does not stand for a listed one, but where only the latest of each key is wanted.
-        if key in self._owed and (sequence <= self._listed_to or not self._whole):
+        if key in self._owed:
             self._owed[key] -= 1
             if not self._owed[key]:
                 del self._owed[key]
@@ -150,15 +157,10 @@ class Replay:
             self._restart()
 
     def _begin_snapshot(self) -> None:
-        self._complete = False
+        self._complete = self._is_listed = False
         self._caught_up = not self._whole
-        self._last = self._covered = 0
-        self._passed = 0  # the consumer has looked at the stream up to here
-        self._told: dict[str, int] = {}  # revisions of each key that were delivered
-        self._is_listed = False
-        self._listed_to = 0
-        self._owed: dict[str, int] = {}  # revisions of each key that are listed and were not delivered
-        self._short_checks = 0
+        self._last = self._covered = self._passed = self._listed_to = self._short_checks = 0
+        self._told, self._owed = {}, {}
 
     def _end_snapshot(self) -> list[WatchEvent]:
         """It ends when the consumer had nothing left, and every listed revision has come: never before."""

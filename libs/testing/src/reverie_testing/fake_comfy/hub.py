@@ -25,6 +25,8 @@ class Hub:
         self._faults = faults
         self._events: asyncio.Queue[tuple[str | bytes, Target]] = asyncio.Queue()
         self._metadata_wanted: set[str] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.registered: dict[str, Socket] = {}
         #: All sockets that are open, also those that nobody finds any more.
         self.sockets: set[Socket] = set()
@@ -41,6 +43,18 @@ class Hub:
         """Empty the place of the id, whoever is in it by now: so the second of two sockets goes deaf."""
         self.sockets.discard(socket)
         self.registered.pop(client, None)
+
+    def deafen(self) -> None:
+        """Lose every registration: the sockets stay open and hear nothing more."""
+        self.registered.clear()
+
+    def freeze(self) -> None:
+        """Send no event to anybody, as while one client does not read."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Send what was held up, and go on."""
+        self._flowing.set()
 
     def want_metadata(self, client: str) -> None:
         """Previews of this client's prompts come with metadata from now on."""
@@ -74,6 +88,7 @@ class Hub:
         """Send for ever; who does not read holds up everybody. TypeError for a client_id that no dict takes."""
         while True:
             frame, client = await self._events.get()
+            await self._flowing.wait()
             if client is None:
                 targets = list(self.registered.values())
             else:

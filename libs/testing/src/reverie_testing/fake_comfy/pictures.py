@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
@@ -48,12 +49,20 @@ def png(picture: Picture, texts: dict[str, str]) -> bytes:
     return out.getvalue()
 
 
-def preview(size: int, colour: int, image_format: str, *, noise: bool = False) -> bytes:
-    """A square preview as JPEG or PNG; noise does not compress: 512 px are 290 KB."""
-    if noise:
-        image = Image.effect_noise((size, size), 200).convert("RGB")
-    else:
-        image = Image.new("RGB", (size, size), Picture(size, size, colour=colour).rgb)
+@lru_cache(maxsize=64)
+def preview(size: int, colour: int, image_format: str) -> bytes:
+    """A square preview of one colour as JPEG or PNG."""
+    return encoded(Image.new("RGB", (size, size), Picture(size, size, colour=colour).rgb), image_format)
+
+
+@lru_cache(maxsize=4)
+def noise(size: int, image_format: str) -> bytes:
+    """A square preview that does not compress: of 512 px, 290 KB as JPEG."""
+    return encoded(Image.effect_noise((size, size), 200).convert("RGB"), image_format)
+
+
+def encoded(image: Image.Image, image_format: str) -> bytes:
+    """A picture's file."""
     out = io.BytesIO()
     image.save(out, image_format)
     return out.getvalue()

@@ -7,6 +7,7 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
+from reverie_testing.fake_comfy.control import CONTROL, control
 from reverie_testing.fake_comfy.faults import Faults
 from reverie_testing.fake_comfy.features import features_of
 from reverie_testing.fake_comfy.files import Files
@@ -85,6 +86,45 @@ class FakeComfy:
             await asyncio.gather(living, return_exceptions=True)
         self._drop()
 
+    def kill_worker(self) -> None:
+        """End the worker thread: HTTP goes on, what runs stays so for ever; only a restart helps."""
+        self.instance.kill_worker()
+
+    def abort_sockets(self) -> None:
+        """Drop every socket without a close frame."""
+        for socket in self.instance.hub.sockets:
+            socket.abort()
+
+    async def close_sockets(self, code: int = 1001) -> None:
+        """Close every socket politely."""
+        await asyncio.gather(*(socket.close(code) for socket in self.instance.hub.sockets))
+
+    def freeze_sockets(self) -> None:
+        """Make every link half-open: nothing is heard of either side, not even an end."""
+        for socket in self.instance.hub.sockets:
+            socket.freeze()
+
+    def thaw_sockets(self) -> None:
+        """Let the server notice the ends of half-open links: who has come back since goes deaf by that."""
+        for socket in self.instance.hub.sockets:
+            socket.thaw()
+
+    def deafen(self) -> None:
+        """Forget every socket's registration: pings are answered, no event is ever told to it again."""
+        self.instance.hub.deafen()
+
+    def freeze_events(self) -> None:
+        """Hold up all events, as one client that does not read does."""
+        self.instance.hub.freeze()
+
+    def thaw_events(self) -> None:
+        """Let them flow again."""
+        self.instance.hub.thaw()
+
+    def delete_outputs(self, pattern: str = ".*") -> int:
+        """Remove saved files whose name matches; how many there were."""
+        return self.files.delete("output", pattern)
+
     async def restart(self, away_s: float = 0.0) -> None:
         """Kill and start again on the same port."""
         await self.kill()
@@ -115,10 +155,13 @@ class FakeComfy:
             streams.close()
 
     async def _respond(self, request: Request) -> Response | None:
-        return await respond(self.instance, request)
+        if request.path.startswith(CONTROL):
+            return await control(self, request)
+        return await respond(self._instance, request) if self._instance is not None else None
 
     async def _attend(self, socket: Socket) -> None:
-        await self.instance.attend(socket)
+        if self._instance is not None:
+            await self._instance.attend(socket)
 
     async def __aenter__(self) -> Self:
         await self.start()

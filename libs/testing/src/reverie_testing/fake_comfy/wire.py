@@ -65,13 +65,26 @@ class Socket:
         self.query = query
         self._protocol = protocol
         self._streams = streams
-        #: A half-open link: nothing is read, written or closed any more.
-        self.frozen = False
+        self._thawed = asyncio.Event()
+        self._thawed.set()
 
     @property
     def open(self) -> bool:
         """Whether frames can still be sent."""
         return self._protocol.state is State.OPEN and not self._streams.closing
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the link is half-open: what is sent goes nowhere, and its end is not noticed."""
+        return not self._thawed.is_set()
+
+    def freeze(self) -> None:
+        """Make the link half-open."""
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        """Notice what happened to the link meanwhile."""
+        self._thawed.set()
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame; waits while the client does not read; a frame for a closed socket is dropped."""
@@ -87,8 +100,7 @@ class Socket:
         """The text frames that the client sends, until it is gone."""
         while True:
             data = await self._streams.read()
-            if self.frozen:
-                continue
+            await self._thawed.wait()
             if not data:
                 self._protocol.receive_eof()
                 return
@@ -108,6 +120,7 @@ class Socket:
 
     def abort(self) -> None:
         """Drop the connection; the client sees 1006."""
+        self._thawed.set()
         self._streams.abort()
 
     async def _flush(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from reverie_testing.fake_comfy.nodes import Call, NodeFailure, Result, WorkerExit
-from reverie_testing.fake_comfy.pictures import Picture, opened, preview, tint
+from reverie_testing.fake_comfy.pictures import Picture, noise, opened, preview, tint
 
 #: A sampling step's work at pace 1.
 STEP_MS = 50.0
@@ -179,9 +179,9 @@ async def rec_loop(
     return Result((Picture(size, size, colour=tint(seed)),))
 
 
-def drawn(size: int, colour: int, image_format: str, noise: bool) -> bytes:
-    """A preview; apart from `rec_loop`, whose input has the function's name."""
-    return preview(size, colour, image_format, noise=noise)
+def drawn(size: int, colour: int, image_format: str, noisy: bool) -> bytes:
+    """A preview; apart from `rec_loop`, whose inputs have the functions' names."""
+    return noise(size, image_format) if noisy else preview(size, colour, image_format)
 
 
 async def rec_fail(_: Call, image: Picture, message: str = "boom") -> Result:

@@ -95,6 +95,7 @@ class Instance:
         self._followers: list[Follower] = []
         self._doubt = asyncio.Event()
         self._looking = asyncio.Lock()
+        self._looked_at = 0.0
         self._failed_looks = 0
         self._poll = False
         self._classes_wanted = asyncio.Event()
@@ -282,9 +283,11 @@ class Instance:
     # --- looking ---
 
     async def _look_when_due(self) -> None:
-        busy_s = self.limits.look_s / 2 if self._poll else self.limits.look_s
-        await wait_up_to(self._doubt, busy_s if self._followers else IDLE_LOOK_S, self._clock)
-        if not self._doubt.is_set() and not self._followers and not self.observation.connected:
+        wait_s = self.limits.look_s / 2 if self._poll else self.limits.look_s
+        await wait_up_to(self._doubt, wait_s, self._clock)
+        early = self._clock.monotonic() - self._looked_at < IDLE_LOOK_S
+        idle = not self._doubt.is_set() and not self._followers
+        if idle and (early or not self.observation.connected):
             return
         self._doubt.clear()
         try:
@@ -305,6 +308,7 @@ class Instance:
         """`/queue`, then the history of what is not in it, in this order: a prompt may move on meanwhile."""
         async with self._looking:
             began, began_at = self._clock.monotonic(), self._clock.time()
+            self._looked_at = began
             queue = await self.client.queue()
             self._failed_looks = 0
             if queue is not None:

@@ -144,12 +144,7 @@ class Hearing:
 
     def pictures_may_come(self, ending: Ending) -> bool:
         """Whether the socket may still bring pictures of a prompt that is known to have succeeded."""
-        return (
-            ending.outcome is Outcome.SUCCESS
-            and self.heard_at is not None
-            and not self._over
-            and bool(self._missing(ending))
-        )
+        return ending.outcome is Outcome.SUCCESS and not self._over and bool(self._missing(ending))
 
     def _missing(self, ending: Ending) -> tuple[str, ...]:
         return self._pictures.missing(self.progress.needed - frozenset(ending.cached))

@@ -14,6 +14,7 @@ from reverie_comfy_bridge.instance.actor import Instance
 from reverie_comfy_bridge.workflows.catalogue import Catalogue
 from reverie_comfy_bridge.workflows.offers import require_workflow, verdict
 from reverie_protocol.errors import ReverieError
+from reverie_protocol.instances import ComfyInstance
 from reverie_protocol.jobs import ComfyParams, Job
 from reverie_runtime.clock import Clock
 
@@ -24,9 +25,13 @@ MAX_VERDICTS: Final = 20_000
 
 
 class Candidate(Protocol):
-    """An instance as the dispatcher sees it; `name` is that of its worker, `wanted` whether it is to be served."""
+    """An instance as the dispatcher sees it.
+
+    `name` is that of its worker, `wish` what its record wants of it, `wanted` whether it is to be served.
+    """
 
     name: str
+    wish: ComfyInstance
     instance: Instance
     wanted: bool
 
@@ -55,7 +60,7 @@ class Dispatcher:
         self._catalogue = catalogue
         self._allowed = frozenset(allowed_nodes)
         self._clock = clock
-        self._verdicts: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[str, str, int, tuple[str, ...]], bool] = OrderedDict()
         self.candidates: Callable[[], Sequence[Candidate]] = tuple
         #: Whether other bridges have instances, of which we cannot say what they could run.
         self.elsewhere: Callable[[], bool] = lambda: False
@@ -89,22 +94,25 @@ class Dispatcher:
         instance = candidate.instance
         if instance.classes is None or not isinstance(job.params, ComfyParams):
             return False
-        key = (job.id, instance.name, instance.edition)
+        key = (job.id, instance.name, instance.edition, candidate.wish.tags)
         known = self._verdicts.get(key)
         if known is None:
-            known = self._judge(job.params, instance)
+            known = self._judge(job.params, candidate)
             self._verdicts[key] = known
             while len(self._verdicts) > MAX_VERDICTS:
                 self._verdicts.popitem(last=False)
         return known
 
-    def _judge(self, params: ComfyParams, instance: Instance) -> bool:
+    def _judge(self, params: ComfyParams, candidate: Candidate) -> bool:
+        classes = candidate.instance.classes
         try:
             workflow = require_workflow(params, self._catalogue())
         except ReverieError:
             return False
-        assert instance.classes is not None
-        return not verdict(params, workflow, classes=instance.classes, allowed=self._allowed).code
+        assert classes is not None
+        if workflow is not None and not workflow.tags.issubset(candidate.wish.tags):
+            return False
+        return not verdict(params, workflow, classes=classes, allowed=self._allowed).code
 
     def _is_awaited_elsewhere(self, job: Job, others: list[Candidate]) -> bool:
         """Whether another instance may still have the job's former prompt, and has not looked yet."""

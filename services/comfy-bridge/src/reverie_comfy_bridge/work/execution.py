@@ -7,7 +7,7 @@ removes it where the job is to stop; keeps what it made; and says in the job's r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -98,7 +98,9 @@ class Execution:
 
     run: PromptRun
 
-    def __init__(self, assignment: PromptAssignment, instance: Instance, means: Means) -> None:
+    def __init__(
+        self, assignment: PromptAssignment, instance: Instance, means: Means, *, tags: Collection[str]
+    ) -> None:
         params = assignment.job.params
         if not isinstance(params, ComfyParams):
             raise TypeError(f"claimed a {assignment.job.type} job without its parameters")
@@ -106,6 +108,7 @@ class Execution:
         self._params = params
         self._instance = instance
         self._means = means
+        self._tags = tags
         self._clock = means.clock
         self._graph = Graph({})
         self._built: Built | None = None
@@ -435,6 +438,11 @@ class Execution:
         return self._made(workflow, classes, files)
 
     def _check(self, workflow: Workflow | None, classes: NodeClasses) -> None:
+        lacking = sorted(workflow.tags.difference(self._tags)) if workflow is not None else []
+        if lacking:
+            raise Invalid(
+                ErrorCode.WORKFLOW_INVALID, f"No instance has what this workflow wants: {', '.join(lacking)}."
+            )
         found = verdict(self._params, workflow, classes=classes, allowed=self._means.settings.nodes)
         if found.code:
             code = ErrorCode(found.code)

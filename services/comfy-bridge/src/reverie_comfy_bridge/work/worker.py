@@ -207,7 +207,9 @@ class InstanceWorker(Claimant[PromptAssignment]):
         self._dispatcher.claimed(self)
         if assignment.job.cancel:
             assignment.stop(StopReason.CANCELLED)
-        execution = self._executions[assignment.job.id] = Execution(assignment, self.instance, self._means)
+        execution = self._executions[assignment.job.id] = Execution(
+            assignment, self.instance, self._means, tags=self.wish.tags
+        )
         try:
             return await execution.work()
         finally:

@@ -424,7 +424,14 @@ ENDPOINTS: Final = (
         description="A job of the lane `urgent` on each worker that has the mode. For administrators.",
         body="ModeSwitch",
         answers=(Answer(200, "it is so already, or queued", {"application/json": "ModeSwitched"}),),
-        errors=(*BODY, *STORE, ErrorCode.MODE_NOT_FOUND, ErrorCode.MODEL_LOAD_FAILED, ErrorCode.DRAINING),
+        errors=(
+            *BODY,
+            *STORE,
+            ErrorCode.MODE_NOT_FOUND,
+            ErrorCode.MODEL_LOAD_FAILED,
+            ErrorCode.NO_WORKER,
+            ErrorCode.DRAINING,
+        ),
     ),
     Endpoint(
         method="post",
