@@ -1,4 +1,5 @@
-# One image per service: `docker build --target gateway .`, `--target inference .`, `--target comfy-bridge .` or `--target monitor .`
+# One image per service: `docker build --target gateway .`, `--target inference .`, `--target comfy-bridge .`,
+# `--target dreams .` or `--target monitor .`
 #
 # TORCH_INDEX is where PyTorch comes from beside PyPI. Without it that is PyPI's own build, for NVIDIA GPUs on
 # x86-64 Linux; PyTorch's site names its index of builds for the CPU alone, which make a far smaller image.
@@ -31,6 +32,14 @@ COPY libs libs
 COPY services/comfy-bridge services/comfy-bridge
 RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./libs/worker ./services/comfy-bridge
 
+FROM build AS build-dreams
+ARG TORCH_INDEX=
+# PyTorch first: it is the largest layer, and changes least.
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
+COPY libs libs
+COPY services/dreams services/dreams
+RUN pip install -c constraints.txt ./libs/protocol ./libs/runtime ./libs/jobs ./libs/storage ./services/dreams
+
 FROM build AS build-monitor
 COPY libs libs
 COPY services/monitor services/monitor
@@ -61,6 +70,13 @@ FROM run AS comfy-bridge
 COPY --from=build-comfy-bridge /venv /venv
 EXPOSE 4204
 ENTRYPOINT ["python", "-m", "reverie_comfy_bridge"]
+
+FROM run AS dreams
+ENV HF_HOME=/data/huggingface REVERIE_BUILTIN_MODELS=/models/builtin
+COPY --from=build-dreams /venv /venv
+COPY models/builtin/scorer /models/builtin/scorer
+EXPOSE 4205
+ENTRYPOINT ["python", "-m", "reverie_dreams"]
 
 FROM run AS monitor
 COPY --from=build-monitor /venv /venv

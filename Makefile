@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt $(wildcard */pyproject.toml */*/pyproject.toml)
 
-.PHONY: run test check setup setup-run format generate clean
+.PHONY: run test test-comfy check setup setup-run format generate clean
 
 run: setup-run ## set up, start NATS and all services, make a first picture, keep serving on :4200
 	$(BIN)/reverie up
 
 test: setup ## every test that needs no GPU
 	$(BIN)/pytest
+
+test-comfy: setup ## what the fake ComfyUI passes, against the real one at COMFYUI_URL (docs/comfyui.md)
+	@test -n "$(COMFYUI_URL)" || { echo 'COMFYUI_URL names no server; see docs/comfyui.md' >&2; exit 2; }
+	$(BIN)/pytest -rs libs/testing/tests/test_real_comfy_conformance.py
 
 check: setup ## lint, types, import boundaries, dependencies, generated files
 	$(BIN)/ruff check .

@@ -1598,6 +1598,198 @@ export interface ComfyWorkflows {
   workflows: readonly ComfyWorkflow[];
 }
 
+/** `POST /dreams/start` and `POST /v1/dreams`. */
+export interface DreamsStart {
+  /** text, in characters; at most 10000 characters */
+  prompt: string;
+  /** hours; 0.001..24; default 1.0 */
+  duration_hours: number;
+  /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
+  temperature: number;
+  /** least score that is kept; 0..1; default 0.7 */
+  similarity_threshold: number;
+  /** candidates between two full renders; 1..; default 100 */
+  render_interval: number;
+  /** candidates kept; 10..1000; default 100 */
+  top_k: number;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one; default "random" */
+  strategy: string;
+  /** at most 200 characters */
+  mode: string | null;
+  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
+  size: string | null;
+  /** text, in characters; at most 10000 characters */
+  negative_prompt: string | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidance_scale: number | null;
+  /** denoising steps; 1..150 */
+  num_inference_steps: number | null;
+  /** how much each scorer counts, by name */
+  weights: { [key: string]: number } | null;
+  /** seed of the noise; 0..4294967295 */
+  seed: number | null;
+}
+
+/** Answer of `POST /dreams/start`. */
+export interface DreamsStarted {
+  status: string;
+  sessionId: string;
+  base_prompt: string;
+  /** hours */
+  duration_hours: number;
+  /** a count; 0.. */
+  top_k: number;
+}
+
+/** Answer of `POST /dreams/stop`; zeros where nobody dreamt. */
+export interface DreamsStopped {
+  status: string;
+  /** a count; 0.. */
+  total_dreams: number;
+  /** a count; 0.. */
+  candidates_kept: number;
+}
+
+/** Answer of `GET /dreams/status`; null `sessionId` and zeros where there is no session. */
+export interface DreamsStatus {
+  /** default false */
+  is_dreaming: boolean;
+  /** a count; 0..; default 0 */
+  dream_count: number;
+  /** candidates per second; default 0.0 */
+  dreams_per_second: number;
+  /** a count; 0..; default 0 */
+  candidates: number;
+  /** a count; 0..; default 0 */
+  top_k: number;
+  /** seconds; 0..; default 0.0 */
+  elapsed_seconds: number;
+  sessionId: string | null;
+  state: DreamState | null;
+}
+
+/** Answer of `GET /dreams/stats`. */
+export interface DreamsStats {
+  /** default false */
+  is_dreaming: boolean;
+  /** a count; 0..; default 0 */
+  dream_count: number;
+  /** candidates per second; default 0.0 */
+  dreams_per_second: number;
+  /** a count; 0..; default 0 */
+  candidates: number;
+  /** a count; 0..; default 0 */
+  top_k: number;
+  /** seconds; 0..; default 0.0 */
+  elapsed_seconds: number;
+  sessionId: string | null;
+  state: DreamState | null;
+  /** candidates per hour; default 0.0 */
+  dreams_per_hour: number;
+  /** a count; 0..; default 0 */
+  scored: number;
+  /** a count; 0..; default 0 */
+  pruned: number;
+  /** a count; 0..; default 0 */
+  dropped: number;
+  /** a count; 0..; default 0 */
+  merged: number;
+  /** a count; 0..; default 0 */
+  rendered: number;
+  /** a count; 0..; default 0 */
+  in_flight: number;
+  /** fraction from 0 to 1; 0..1; default 0.0 */
+  best_score: number;
+}
+
+/**
+ * One of `GET /dreams/top` and `/dreams/recent`; `image_data` is a base64 PNG, null where it is gone.
+ *
+ * Only the first few of a list come with their picture; `url` and `thumbnailUrl` are there for all.
+ */
+export interface DreamsCandidate {
+  /** seed of the noise; 0..4294967295 */
+  seed: number;
+  prompt: string;
+  /** fraction from 0 to 1; 0..1 */
+  score: number;
+  /** seconds since the epoch, UTC */
+  timestamp: number;
+  rendered: boolean;
+  image_data: string | null;
+  url: string | null;
+  thumbnailUrl: string | null;
+  params: { [key: string]: unknown };
+  /** a count; 0..; default 0 */
+  id: number;
+  scores: { [key: string]: number };
+  parents: readonly number[];
+  mutation: string;
+  strategy: string;
+}
+
+/** What a session was asked for when it began; `seed` is where all its random choices come from. */
+export interface DreamPlan {
+  /** text, in characters; at most 10000 characters */
+  prompt: string;
+  /** text, in characters; at most 10000 characters */
+  negativePrompt: string | null;
+  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one; default "random" */
+  strategy: string;
+  /** seconds; 3.6..86400; default 3600.0 */
+  durationS: number;
+  /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
+  temperature: number;
+  /** least score that is kept; 0..1; default 0.7 */
+  similarityThreshold: number;
+  /** candidates between two full renders; 1..; default 100 */
+  renderInterval: number;
+  /** candidates kept; 10..1000; default 100 */
+  topK: number;
+  mode: string | null;
+  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
+  size: string | null;
+  /** guidance scale; 1 is none; 0..20 */
+  guidanceScale: number | null;
+  /** denoising steps; 1..150 */
+  numInferenceSteps: number | null;
+  /** how much each scorer counts, by name */
+  weights: { [key: string]: number } | null;
+  /** seed of the noise; 0..4294967295; default 0 */
+  seed: number;
+}
+
+/** `GET /v1/dreams/{session}`: a session as it is now. */
+export interface DreamView {
+  sessionId: string;
+  state: DreamState;
+  plan: DreamPlan;
+  guidance: DreamGuidance;
+  stats: DreamStats;
+  error: string | null;
+  /** seconds since the epoch, UTC */
+  startedAt: number;
+  /** seconds since the epoch, UTC */
+  endsAt: number;
+  /** seconds since the epoch, UTC */
+  endedAt: number | null;
+}
+
+/** `GET /v1/dreams`: sessions, the latest first; `total` counts all of them. */
+export interface DreamPage {
+  sessions: readonly DreamView[];
+  /** a count; 0.. */
+  total: number;
+}
+
+/** `GET /v1/dreams/{session}/top` and `/recent`; `total` counts all that pass the filters. */
+export interface DreamCandidatePage {
+  sessionId: string;
+  candidates: readonly DreamCandidate[];
+  /** a count; 0.. */
+  total: number;
+}
+
 /** Body of `PATCH /v1/queue`: the gates to set; the others stay as they are. */
 export interface QueueControlPatch {
   queue?: Gate | null;
@@ -1758,37 +1950,6 @@ export interface Worker {
   startedAt: number;
   /** seconds since the epoch, UTC; default 0.0 */
   beatAt: number;
-}
-
-/** What a session was asked for when it began; `seed` is where all its random choices come from. */
-export interface DreamPlan {
-  /** text, in characters; at most 10000 characters */
-  prompt: string;
-  /** text, in characters; at most 10000 characters */
-  negativePrompt: string | null;
-  /** random, linear_walk, grid, evolutionary, temperature, cluster, slerp, or a plugged-in one; default "random" */
-  strategy: string;
-  /** seconds; 3.6..86400; default 3600.0 */
-  durationS: number;
-  /** 0 stays close, 1 wanders far; 0..1; default 0.5 */
-  temperature: number;
-  /** least score that is kept; 0..1; default 0.7 */
-  similarityThreshold: number;
-  /** candidates between two full renders; 1..; default 100 */
-  renderInterval: number;
-  /** candidates kept; 10..1000; default 100 */
-  topK: number;
-  mode: string | null;
-  /** WIDTHxHEIGHT in pixels; each side 64..4096 and a multiple of 8; at most 9 characters */
-  size: string | null;
-  /** guidance scale; 1 is none; 0..20 */
-  guidanceScale: number | null;
-  /** denoising steps; 1..150 */
-  numInferenceSteps: number | null;
-  /** how much each scorer counts, by name */
-  weights: { [key: string]: number } | null;
-  /** seed of the noise; 0..4294967295; default 0 */
-  seed: number;
 }
 
 /**
@@ -2253,6 +2414,16 @@ export type HttpBody =
   | ComfyInstancePut
   | ComfyWorkflow
   | ComfyWorkflows
+  | DreamsStart
+  | DreamsStarted
+  | DreamsStopped
+  | DreamsStatus
+  | DreamsStats
+  | DreamsCandidate
+  | DreamView
+  | DreamPage
+  | DreamCandidatePage
+  | DreamGuidance
   | QueueControlPatch;
 
 /** Records of the KV buckets and payloads of the NATS subjects. */

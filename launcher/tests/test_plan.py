@@ -115,3 +115,18 @@ def test_a_worker_has_one_name_per_data_directory_that_nats_accepts() -> None:
     one, two = worker_name(Path("/data/one")), worker_name(Path("/data/two"))
     assert one == worker_name(Path("/data/one")) != two
     assert set(one) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+def test_a_comfyui_server_brings_the_bridge_and_without_one_there_is_none() -> None:
+    assert "comfy-bridge" not in {service.name for service in resolve(UpOptions(), MODEL).services}
+    plan = resolve(UpOptions(comfy=("http://gpu:8188", "fast=http://other:8188/path=x")), MODEL)
+    assert plan.comfy == ("comfy=http://gpu:8188", "fast=http://other:8188/path=x")
+    assert "comfy-bridge" in {service.name for service in plan.services}
+    told = resolve(UpOptions(), {**MODEL, "REVERIE_COMFY__WORKFLOWS": "/workflows"})
+    assert "comfy-bridge" in {service.name for service in told.services}
+    assert "no ComfyUI server" in refusal(UpOptions(comfy=("gpu:8188",)), MODEL)
+
+
+def test_the_bridges_instances_are_those_of_the_command_line() -> None:
+    plan = resolve(UpOptions(comfy=("http://gpu:8188",)), {**MODEL, "REVERIE_COMFY__INSTANCES": "a=http://b"})
+    assert plan.comfy == ("comfy=http://gpu:8188",)

@@ -11,7 +11,7 @@ import pytest
 
 from reverie_launcher.services import SERVICES, SHARED_SECTIONS, Service, environment_of, prepare, reachable
 
-GATEWAY, INFERENCE, MONITOR = SERVICES
+GATEWAY, INFERENCE, DREAMS, MONITOR, BRIDGE = SERVICES
 USER = {
     "PATH": "/bin",
     "REVERIE_LOG__LEVEL": "debug",

@@ -86,6 +86,10 @@ def up(
     modes: Annotated[
         Path | None, typer.Option(help="A modes.yml with several models, their defaults and LoRAs.")
     ] = None,
+    comfy: Annotated[
+        list[str] | None,
+        typer.Option(help="A ComfyUI server to give work to, [NAME=]URL; may be repeated.", metavar="URL"),
+    ] = None,
     no_generate: Annotated[bool, typer.Option("--no-generate", help="Do not make a first picture.")] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings of the services.")] = None,
 ) -> None:
@@ -93,7 +97,7 @@ def up(
     from reverie_launcher.plan import UpOptions, resolve
     from reverie_launcher.up import Platform
 
-    options = UpOptions(host, port, data, nats, model, config, not no_generate, modes)
+    options = UpOptions(host, port, data, nats, model, config, not no_generate, modes, tuple(comfy or ()))
     plan = resolve(options, os.environ)
 
     async def serve() -> ExitCode:

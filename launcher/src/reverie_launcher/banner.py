@@ -22,6 +22,7 @@ async def banner_rows(
         ("address", address.url),
         ("modes", short_path(plan.modes)) if plan.modes else ("model", short_path(plan.model)),
         ("device", await _device(address)),
+        *([("comfy", ", ".join(plan.comfy))] if plan.comfy else []),
         ("data", short_path(str(data.path))),
         ("nats", without_credentials(nats_url)),
         *([] if address.token is None else [("login", "export REVERIE_TOKEN=$(reverie token --sub NAME)")]),

@@ -7,12 +7,19 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from reverie_launcher.exits import ExitCode, Failure
-from reverie_launcher.services import CONFIG, PREFIX, SERVICES, SHARED_SECTIONS, check_sections
+from reverie_launcher.services import (
+    CONFIG,
+    PREFIX,
+    SERVICES,
+    SHARED_SECTIONS,
+    Service,
+    check_sections,
+)
 from reverie_runtime.settings import DrainSettings
 
 DEFAULT_HOST = "127.0.0.1"
@@ -39,13 +46,14 @@ class UpOptions(NamedTuple):
     config: Path | None = None
     generate: bool = True
     modes: Path | None = None
+    comfy: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):
     """Everything decided; `nats` is None where our own server is to be started.
 
     `modes` is a file of several models, and then there is no single `model`.  `super_resolution` is None where the
-    model brings its own, or there is none.
+    model brings its own, or there is none.  `comfy` are ComfyUI servers, `name=url`; `services` those to be run.
     """
 
     host: str
@@ -62,6 +70,8 @@ class Plan(NamedTuple):
     config: Path | None
     generate: bool
     modes: str | None
+    comfy: tuple[str, ...]
+    services: tuple[Service, ...]
 
 
 def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
@@ -93,7 +103,37 @@ def resolve(options: UpOptions, environment: Mapping[str, str]) -> Plan:
         config=config.absolute() if config else None,
         generate=options.generate,
         modes=modes,
+        comfy=name_instances(options.comfy),
+        services=tuple(each for each in SERVICES if _is_wanted(each, options, environment, table)),
     )
+
+
+def name_instances(given: Sequence[str]) -> tuple[str, ...]:
+    """ComfyUI servers as the bridge's settings want them; those without a name are `comfy`, `comfy2` and so on."""
+    named: list[str] = []
+    for each in given:
+        name, separator, url = each.partition("=")
+        if not separator or "/" in name:
+            name, url = "comfy" if len(given) == 1 or not named else f"comfy{len(named) + 1}", each
+        if not url.startswith(("http://", "https://")):
+            raise Failure(
+                ExitCode.USAGE,
+                f"{each} is no ComfyUI server.",
+                advice="Give --comfy http://host:8188, or --comfy name=http://host:8188.",
+            )
+        named.append(f"{name}={url}")
+    return tuple(named)
+
+
+def _is_wanted(
+    service: Service, options: UpOptions, environment: Mapping[str, str], table: Mapping[str, Any]
+) -> bool:
+    """Whether a service is to run: one on demand only where something is said to it."""
+    section = service.sections[0]
+    if not service.on_demand or (section == "comfy" and options.comfy):
+        return True
+    prefix = f"{PREFIX}{section}__".upper()
+    return section in table or any(name.startswith(prefix) and value for name, value in environment.items())
 
 
 def find_modes(modes: Path | None, model: str | None) -> str | None:

@@ -28,6 +28,7 @@ class Service(NamedTuple):
 
     `listens` is the section with the host and port of its HTTP server.  Two services of one machine cannot share
     what the user says there: it is the first one's, and who is not `addressed` gets an address of ours.
+    One that is `on_demand` runs only where its first section says anything.
     """
 
     name: str
@@ -35,12 +36,15 @@ class Service(NamedTuple):
     sections: tuple[str, ...]
     listens: str = "health"
     addressed: bool = True
+    on_demand: bool = False
 
 
 SERVICES = (
     Service("gateway", "reverie_gateway", ("gateway", "auth"), listens="gateway"),
     Service("inference", "reverie_inference", ("inference", "health")),
+    Service("dreams", "reverie_dreams", ("dreams", "health"), addressed=False),
     Service("monitor", "reverie_monitor", ("monitor", "alerts", "health"), addressed=False),
+    Service("comfy-bridge", "reverie_comfy_bridge", ("comfy", "health"), addressed=False, on_demand=True),
 )
 
 

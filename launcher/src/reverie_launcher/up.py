@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -25,7 +26,7 @@ from reverie_launcher.first_picture import make_first_picture
 from reverie_launcher.nats_server import NatsServer, check_given, worth_showing
 from reverie_launcher.plan import Plan
 from reverie_launcher.public_port import check_public_port
-from reverie_launcher.services import CONFIG, SERVICES, Values, foreign_environment, prepare, reachable
+from reverie_launcher.services import CONFIG, Values, foreign_environment, prepare, reachable
 from reverie_launcher.supervisor import Child, Launch, SettingsRefused, Supervisor
 from reverie_launcher.terminal.banner import show_banner
 from reverie_launcher.terminal.log_view import LogView
@@ -44,7 +45,7 @@ class Platform:
         self._plan = plan
         self._environment = dict(environment) | ({CONFIG: str(plan.config)} if plan.config else {})
         self._console = console
-        self._log = LogView(console, (NATS, *(service.name for service in SERVICES)))
+        self._log = LogView(console, (NATS, *(service.name for service in plan.services)))
         self._rng = random.Random()
 
     @property
@@ -96,7 +97,7 @@ class Platform:
                 partial(prepare, service, self._environment, values, self._rng),
                 drain_s=self._plan.drain_s + DRAIN_MARGIN_S,
             )
-            for service in SERVICES
+            for service in self._plan.services
         ]
         with self._waiting(", ".join(child.name for child in children)):
             await supervisor.start(children)
@@ -106,6 +107,19 @@ class Platform:
         if self._environment.get("REVERIE_MONITOR__SERVICES"):
             return {}
         return {"services": f"gateway={self.address.url}/ready"}
+
+    def _comfy_values(self) -> dict[str, str]:
+        """The bridge's instances, and a name that it keeps over restarts as the worker does."""
+        named = {} if self._environment.get("REVERIE_COMFY__NAME") else {"name": self._plan.worker}
+        return named | ({"instances": ",".join(self._plan.comfy)} if self._plan.comfy else {})
+
+    def _dreams_values(self) -> dict[str, str]:
+        """The dreams process keeps its name over restarts, by which it takes its sessions back."""
+        values = {"name": self._plan.worker}
+        if models := self._environment.get("REVERIE_BUILTIN_MODELS"):
+            values["builtin_scorer"] = str(Path(models).expanduser().absolute() / "scorer")
+        given = {name for name in values if self._environment.get(f"REVERIE_DREAMS__{name.upper()}")}
+        return {name: value for name, value in values.items() if name not in given}
 
     def _values(self, data: DataDirectory, nats_url: str) -> Values:
         """What we decide for the services, by settings section."""
@@ -118,6 +132,8 @@ class Platform:
             "drain": {"deadline_s": f"{plan.drain_s:g}"},
             "gateway": {"host": plan.host, "port": str(plan.port)},
             "monitor": self._monitor_values(),
+            "dreams": self._dreams_values(),
+            "comfy": self._comfy_values(),
             "inference": {
                 **({"modes": plan.modes} if plan.modes else {"model": plan.model}),
                 "name": plan.worker,

@@ -268,6 +268,19 @@ async def test_grey_is_seen_through_its_own_profile_and_through_one_for_colours(
     linear = icc_profile(b"GRAY", {b"kTRC": gamma(1.0)})
     assert abs((await seen(grey, "PNG", icc_profile=linear)).pixels[0] - 188) <= 1
     assert abs((await seen(grey, "PNG", icc_profile=swapped())).pixels[0] - 128) <= 2
+    grey.putalpha(99)
+    clear = await seen(grey, "PNG", icc_profile=linear)
+    assert (clear.mode, clear.pixels[3]) == ("RGBA", 99)
+    assert abs(clear.pixels[0] - 188) <= 1
+
+
+async def test_a_colour_that_stands_for_transparency_is_found_under_a_profile() -> None:
+    picture = await seen(halves(), "PNG", icc_profile=swapped(), transparency=LEFT)
+    assert picture.mode == "RGBA"
+    assert picture.pixels[3] == 0
+    right = picture.pixels[-4:]
+    assert right[3] == 255
+    assert right[0] > 200 > 60 > right[2]
 
 
 async def test_srgb_changes_no_bit() -> None:

@@ -169,10 +169,12 @@ def test_an_unreadable_queue_is_none(body: bytes) -> None:
 
 
 def test_senseless_entries_of_a_queue_still_count() -> None:
-    queue = read_queue(dump({"queue_running": [None, [1], [1, 5, 2]], "queue_pending": [{}]}))
+    queue = read_queue(dump({"queue_running": [None, [1], [1, 5, 2]], "queue_pending": [{"prompt_id": "p"}]}))
     assert queue is not None
     assert [prompt.prompt_id for prompt in queue.running] == ["", "", "5"]
-    assert len(queue.pending) == 1
+    assert not queue.complete
+    assert queue.find("p") is not None
+    assert read_queue(dump({"queue_running": [[1, "p"]], "queue_pending": []})).complete  # type: ignore[union-attr]  # it is one
 
 
 def test_a_queue_with_python_only_json_in_a_graph_is_read() -> None:
@@ -264,6 +266,7 @@ def test_an_error_body_is_no_entry_of_the_history() -> None:
     history = read_history(dump({"error": "gateway timeout", "p": None}))
     assert history is not None
     assert history.entries == ()
+    assert history.unreadable == {"error", "p"}
 
 
 def test_an_empty_history_is_one() -> None:

@@ -152,6 +152,15 @@ def test_frames_that_come_before_the_answer_are_kept_until_the_id_is_known() -> 
     assert run.snapshot().current == ("1",)
 
 
+def test_of_early_pictures_only_those_that_may_be_outputs_are_kept() -> None:
+    for workflow, expected in ((WORKFLOW, []), (SENDING, [ImageSent("2", 0, b"a", "image/png")])):
+        run = new_run(workflow)
+        run.posting(9.0)
+        run.heard(Picture(b"a", "image/png", "theirs", "2"), 9.5)
+        events = run.answered(Accepted("theirs", 0.0), 10.0)
+        assert [event for event in events if isinstance(event, ImageSent | PreviewShown)] == expected
+
+
 def test_a_frame_with_our_id_shows_that_the_prompt_was_taken() -> None:
     run = sent(Uncertain())
     assert run.heard(ExecutionStart(ID), 10.5)[:2] == [Taken(ID), Started()]
@@ -196,9 +205,16 @@ def test_no_look_proves_anything_while_the_post_is_on_its_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "seen", [Look(11.0, None, History()), Look(11.0, Queue(), None), Look(11.0, None, None)]
+    "seen",
+    [
+        Look(11.0, None, History()),
+        Look(11.0, Queue(), None),
+        Look(11.0, None, None),
+        Look(11.0, Queue(pending=(QueuedPrompt(""),)), History()),
+        Look(11.0, Queue(), History(unreadable=frozenset({ID}))),
+    ],
 )
-def test_a_look_without_an_answer_proves_nothing(seen: Look) -> None:
+def test_a_look_that_cannot_be_read_proves_nothing(seen: Look) -> None:
     run = sent()
     for _ in range(3):
         assert run.looked(seen, 11.0) == []
@@ -271,6 +287,13 @@ def test_what_the_socket_said_of_a_failure_counts_for_nothing_against_the_histor
     ended = the_end(run.looked(look(12.0, history=done()), 12.0))
     assert (ended.outcome, ended.node_errors) == (Outcome.SUCCESS, ())
     assert {node.state for node in ended.run.nodes} == {ComfyNodeState.FINISHED}
+
+
+def test_the_message_of_a_failure_is_one_line_and_its_error_says_all() -> None:
+    error = ComfyNodeError("2", "OSError", "first line\nsecond line", class_type="KSampler")
+    ended = the_end(sent().looked(look(12.0, history=done(HistoryStatus.ERROR, error=error)), 12.0))
+    assert ended.message == "Draw: first line"
+    assert ended.node_errors[0].message == "first line\nsecond line"
 
 
 def test_an_error_without_details_is_still_a_failure() -> None:

@@ -81,7 +81,9 @@ def conversation(shelf: Shelf) -> tuple[Session, Conversation]:
     turn = Turn(GatewayMetrics(CollectorRegistry()))
     hub = Hub(shelf.mirror, EventLog(retention_s=60), turn, on_watch=lambda job_id: None, clock=SystemClock())
     session = Session(LOCAL, Outbox())
-    return session, Conversation(session, jobs=cast(Any, shelf), hub=hub, texts=cast(Any, None))
+    return session, Conversation(
+        session, jobs=cast(Any, shelf), hub=hub, texts=cast(Any, None), dream_desk=cast(Any, None)
+    )
 
 
 def answers(session: Session) -> list[dict[str, Any]]:

@@ -191,6 +191,7 @@ class Connection:
             jobs=self.gateway.jobs,
             hub=self.gateway.hub,
             texts=None,  # type: ignore[arg-type]  # nobody stores any
+            dream_desk=None,  # type: ignore[arg-type]  # nobody dreams
         )
         while True:
             request = self.session.receive(await self.frames.get())

@@ -163,8 +163,9 @@ def upright(image: Opened) -> Opened:
     mode = "RGBA" if image.has_transparency_data else "RGB"
     profile = image.info.get("icc_profile")
     if profile:
-        if mode == "RGBA" or image.mode == "P":
-            image = image if image.mode == mode else image.convert(mode)
+        # A colour that stands for transparency has to be looked for before it becomes another.
+        if image.mode == "P" or (mode == "RGBA" and image.mode not in ("RGBA", "LA")):
+            image = image.convert(mode)
         image = in_srgb(image, profile)
     return image if image.mode == mode else image.convert(mode)
 

@@ -457,6 +457,9 @@ async def test_the_same_prompt_again_is_cached_and_names_the_old_files(comfy: Co
     assert second["outputs"] == first["outputs"]
     executed = [data["output"] for kind, data in frames if kind == "executed"]
     assert executed == ([first["outputs"]["3"]] if comfy.features.numbered else [])
+    states = [data["nodes"] for kind, data in frames if kind == "progress_state"]
+    assert [list(nodes) for nodes in states] == ([["3"]] if comfy.features.progress_state else [])
+    assert all(nodes["3"]["state"] == "finished" for nodes in states)
 
 
 async def test_only_what_follows_a_changed_input_runs_again(comfy: Comfy) -> None:

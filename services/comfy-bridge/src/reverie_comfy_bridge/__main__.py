@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from reverie_comfy_bridge.service import serve
@@ -14,6 +15,8 @@ OTHER_SECTIONS = ("gateway", "auth", "inference", "dreams", "monitor", "alerts")
 
 def main() -> int:
     """Run the service; its exit code."""
+    # It tells each of many calls; what goes wrong with one is told by whoever made it.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     return run_service("comfy_bridge", Settings, serve, tolerated_sections=OTHER_SECTIONS)
 
 

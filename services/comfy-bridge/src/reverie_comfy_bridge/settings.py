@@ -39,6 +39,7 @@ class InstanceLimits(msgspec.Struct, frozen=True):
     least_look_s: float = 0.1
     ping_s: float = 5.0
     unreachable_s: float = 90.0
+    refused_s: float = 15.0
 
 
 class ComfySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +119,9 @@ class ComfySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             gt=0, description="Seconds without contact after which an instance's jobs go back into the queue"
         ),
     ] = 90.0
+    refused_s: Annotated[
+        float, Meta(gt=0, description="The same where nobody listens at its port: its process has ended")
+    ] = 15.0
 
     def __post_init__(self) -> None:
         """ValueError for an instance that is not `name=url`."""
@@ -155,6 +159,7 @@ class ComfySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             look_s=self.look_s,
             ping_s=self.ping_s,
             unreachable_s=self.unreachable_s,
+            refused_s=min(self.refused_s, self.unreachable_s),
         )
 
 

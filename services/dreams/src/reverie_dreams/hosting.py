@@ -210,6 +210,7 @@ class Hosting:
             on_found=found,
             on_change=lambda: self._note(session.id),
         )
+        self.panel.warm()
         self.actors[session.id] = actor
         self._tasks[session.id] = asyncio.create_task(self._run(actor), name=f"dream {session.id}")
         self._note(session.id)

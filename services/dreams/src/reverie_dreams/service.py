@@ -14,7 +14,7 @@ from reverie_dreams.hosting import Hosting
 from reverie_dreams.keeping import Keeper
 from reverie_dreams.metrics import register
 from reverie_dreams.publisher import Publisher
-from reverie_dreams.scoring.panel import open_panel
+from reverie_dreams.scoring.panel import Panel, require_scorers
 from reverie_dreams.search.moves import read_modifiers
 from reverie_dreams.session.drafts import Drafts
 from reverie_dreams.session.log import DREAM_LOG
@@ -45,14 +45,17 @@ async def serve(
     metrics: Metrics | None = None,
 ) -> AsyncIterator[Hosting]:
     """Dream while the context is open: yields when requests are answered and orphans are taken over."""
-    chosen = read_scorers(settings.dreams.scorers)
     folders = [Path(settings.dreams.calibration)] if settings.dreams.calibration else []
     try:
         modifiers = read_modifiers(settings.dreams.modifiers)
-        panel = await open_panel({choice.name: choice.options for choice in chosen}, folders)
+        scorers = {choice.name: choice.options for choice in read_scorers(settings.dreams.scorers)}
+        if settings.dreams.builtin_scorer and not scorers.get("builtin", "x"):
+            scorers["builtin"] = settings.dreams.builtin_scorer
+        require_scorers(scorers)
     except ValueError as error:
         raise StartError(str(error)) from error
     async with AsyncExitStack() as stack:
+        panel = Panel(scorers, folders)
         stack.callback(panel.close)
         jobs_bucket, dreams_bucket = await bus.bucket(JOBS), await bus.bucket(DREAMS)
         hosts_bucket, log_bucket = await bus.bucket(DREAM_HOSTS), await bus.bucket(DREAM_LOG)

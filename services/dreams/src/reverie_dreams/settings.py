@@ -48,6 +48,9 @@ class DreamsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "`clip:/models/clip=1`; weight 0 only reports"
         ),
     ] = ("builtin=1", "technical=0.15", "aesthetic=0")
+    builtin_scorer: Annotated[
+        str, Meta(description="folder of the built-in image-text model; empty is that of the checkout")
+    ] = ""
     calibration: Annotated[
         str,
         Meta(description="folder of recorded calibrations, `<scorer>.json`, before those that come along"),

@@ -17,6 +17,7 @@ from reverie_gateway.body import MAX_BODY_BYTES
 from reverie_gateway.comfy_instances import Instances
 from reverie_gateway.comfy_preflight import Preflight
 from reverie_gateway.comfy_views import ComfyLens
+from reverie_gateway.dream_desk import DreamDesk
 from reverie_gateway.form_bytes import FormBytes
 from reverie_gateway.gates import Gates
 from reverie_gateway.http_comfy import (
@@ -24,6 +25,7 @@ from reverie_gateway.http_comfy import (
     ComfyJobsController,
     ComfyWorkflowsController,
 )
+from reverie_gateway.http_dreams import DreamsController, DreamSessionsController
 from reverie_gateway.http_events import stream_events
 from reverie_gateway.http_generate import generate
 from reverie_gateway.http_jobs import JobsController
@@ -79,6 +81,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     comfy_instances: Instances
     comfy_lens: ComfyLens
     comfy_preflight: Preflight
+    dream_desk: DreamDesk
     form_bytes: FormBytes
     gatekeeper: Gatekeeper
     gates: Gates
@@ -114,6 +117,8 @@ def build_app(parts: Parts) -> Litestar:
             ComfyJobsController,
             ComfyWorkflowsController,
             converse,
+            DreamsController,
+            DreamSessionsController,
             generate,
             ImagesController,
             JobsController,

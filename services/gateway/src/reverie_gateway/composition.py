@@ -17,6 +17,7 @@ from reverie_gateway.authentication import Authentication, Gatekeeper, verifier_
 from reverie_gateway.comfy_instances import Instances
 from reverie_gateway.comfy_preflight import Preflight
 from reverie_gateway.comfy_views import ComfyLens
+from reverie_gateway.dream_desk import DreamDesk
 from reverie_gateway.edge import Edge
 from reverie_gateway.event_log import EventLog
 from reverie_gateway.form_bytes import FormBytes
@@ -55,7 +56,7 @@ from reverie_jobs.mirror import WORKERS, JobMirror, WorkerMirror, follow
 from reverie_jobs.reaper import Reaper
 from reverie_jobs.store import JOBS, JobStore
 from reverie_protocol.errors import CLOSE_GOING_AWAY
-from reverie_protocol.subjects import JOB_PREVIEW, JOB_PROGRESS, SYSTEM_STATUS
+from reverie_protocol.subjects import DREAM_CANDIDATE, DREAM_STATUS, JOB_PREVIEW, JOB_PROGRESS, SYSTEM_STATUS
 from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 from reverie_runtime.health import Health
@@ -104,11 +105,13 @@ async def serve(
         storage_probe = StorageProbe(storage, clock=clock)
         await stack.enter_async_context(storage_probe.run())
 
-        nodes = NodeBoard(clock=clock)
+        nodes, dream_desk = NodeBoard(clock=clock), DreamDesk(bus, hub.of_owner)
         for subject, handler in (
             (JOB_PROGRESS, hub.on_progress),
             (JOB_PREVIEW, hub.on_preview),
             (SYSTEM_STATUS, nodes.on_status),
+            (DREAM_STATUS, dream_desk.on_status),
+            (DREAM_CANDIDATE, dream_desk.on_candidate),
         ):
             stack.push_async_callback((await bus.subscribe(subject, handler)).unsubscribe)
         await stack.enter_async_context(watches.run(hub.watched))
@@ -165,6 +168,7 @@ async def serve(
                 comfy_instances=Instances(bus, instances_bucket, instances, auditor, clock=clock),
                 comfy_lens=ComfyLens(hub, workers_mirror),
                 comfy_preflight=comfy_preflight,
+                dream_desk=dream_desk,
                 form_bytes=FormBytes(max_file_mb=settings.storage.upload_mb),
                 gatekeeper=gatekeeper,
                 gates=Gates(bus, controls_bucket, controls, auditor),

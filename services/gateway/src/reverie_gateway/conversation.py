@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import structlog
 
+from reverie_gateway.dream_conversation import DreamConversation
+from reverie_gateway.dream_desk import DreamDesk
 from reverie_gateway.hub import Hub
 from reverie_gateway.jobs import Jobs
 from reverie_gateway.moves import read_move
-from reverie_gateway.session import Request, Session
+from reverie_gateway.session import DREAM_MESSAGES, Request, Session
 from reverie_gateway.texts import Texts
 from reverie_protocol.client_messages import (
     Hello,
@@ -37,7 +39,10 @@ log = structlog.get_logger(__name__)
 class Conversation:
     """One session with access to the jobs.  Requests are carried out one after the other, in their order."""
 
-    def __init__(self, session: Session, *, jobs: Jobs, hub: Hub, texts: Texts) -> None:
+    def __init__(
+        self, session: Session, *, jobs: Jobs, hub: Hub, texts: Texts, dream_desk: DreamDesk
+    ) -> None:
+        self._dreams = DreamConversation(session, dream_desk)
         self._session = session
         self._jobs = jobs
         self._hub = hub
@@ -57,6 +62,9 @@ class Conversation:
             self._session.refuse(unexpected, request.id)
 
     async def _dispatch(self, request: Request) -> None:
+        if isinstance(request, DREAM_MESSAGES):
+            await self._dreams.carry_out(request)
+            return
         match request:
             case JobSubmit():
                 await self._submit(request)

@@ -66,6 +66,10 @@ class Hub:
     def __len__(self) -> int:
         return sum(map(len, self._audiences.values()))
 
+    def of_owner(self, owner: str) -> tuple[Session, ...]:
+        """The sessions of one owner."""
+        return tuple(self._audiences.get(owner, ()))
+
     def join(self, session: Session) -> Audience:
         """Tell a new session of its owner's running and next waiting jobs, then keep it informed."""
         if not session.waiting:
@@ -237,7 +241,8 @@ class Hub:
             self._viewers.pop(change.key, None)
             for session in self._administrators:
                 session.forget(change.key)
-        event = change_event(change)
+        # A draft of a dream is nobody's: nobody resumes it, and a day of dreaming would fill the log.
+        event = None if job is not None and job.session is not None else change_event(change)
         self._record(change, event)
         if job is None or event is None:
             return

@@ -13,6 +13,11 @@ from reverie_gateway.outbox import Outbox
 from reverie_protocol.client_messages import (
     Authenticate,
     ClientMessage,
+    DreamGuide,
+    DreamRecent,
+    DreamStart,
+    DreamStop,
+    DreamTop,
     Hello,
     JobCancel,
     JobPreview,
@@ -32,8 +37,30 @@ MAX_FRAME_CHARS = 1 << 20
 #: Jobs that one socket may watch by name; `hello {previews}` watches all without a limit.
 MAX_WATCHED_JOBS = 1000
 
-Request = Authenticate | Hello | Resume | JobSubmit | JobCancel | JobPriority | JobPreview | StoragePut
-REQUESTS = (Authenticate, Hello, Resume, JobSubmit, JobCancel, JobPriority, JobPreview, StoragePut)
+DreamMessage = DreamStart | DreamStop | DreamTop | DreamRecent | DreamGuide
+DREAM_MESSAGES = (DreamStart, DreamStop, DreamTop, DreamRecent, DreamGuide)
+Request = (
+    Authenticate
+    | Hello
+    | Resume
+    | JobSubmit
+    | JobCancel
+    | JobPriority
+    | JobPreview
+    | StoragePut
+    | DreamMessage
+)
+REQUESTS = (
+    Authenticate,
+    Hello,
+    Resume,
+    JobSubmit,
+    JobCancel,
+    JobPriority,
+    JobPreview,
+    StoragePut,
+    *DREAM_MESSAGES,
+)
 
 
 class Session:

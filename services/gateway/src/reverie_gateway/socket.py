@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 
 from reverie_gateway.authentication import Gatekeeper
 from reverie_gateway.conversation import Conversation
+from reverie_gateway.dream_desk import DreamDesk
 from reverie_gateway.entrance import Entrance
 from reverie_gateway.events import encode
 from reverie_gateway.hub import Hub
@@ -43,6 +44,7 @@ async def converse(
     status_board: NamedDependency[StatusBoard],
     metrics: NamedDependency[GatewayMetrics],
     texts: NamedDependency[Texts],
+    dream_desk: NamedDependency[DreamDesk],
     turn: NamedDependency[Turn],
 ) -> None:
     """Serve one socket until either side ends it."""
@@ -64,7 +66,8 @@ async def converse(
             writer.follow(session, hub.join(session))
             opening = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, hub.open, session)
             try:
-                await _read(frames, session, Conversation(session, jobs=jobs, hub=hub, texts=texts), entrance)
+                conversation = Conversation(session, jobs=jobs, hub=hub, texts=texts, dream_desk=dream_desk)
+                await _read(frames, session, conversation, entrance)
             finally:
                 opening.cancel()
                 hub.leave(session)

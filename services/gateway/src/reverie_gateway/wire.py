@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from reverie_gateway.mailbox import Mailbox
 from reverie_protocol.errors import CloseCode
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGISendEvent
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
     from websockets.frames import Frame
 
 EXTENSION: Final = "reverie.wire"
@@ -106,6 +107,7 @@ class Wire(WebSocketsSansIOProtocol):
         self.descriptor = self._own_descriptor = NO_DESCRIPTOR
         self._closing: asyncio.Task[None] | None = None
         super().__init__(*args, **kwargs)
+        self.queue: Mailbox[ASGIReceiveEvent] = Mailbox()  # type: ignore[assignment]  # all of it that is used
 
     @property
     def close_sent(self) -> bool:

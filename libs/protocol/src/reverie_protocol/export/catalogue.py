@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import inspect
 
-from reverie_protocol import comfy, comfy_bodies, controls, http_bodies, model_bodies
+from reverie_protocol import comfy, comfy_bodies, controls, dream_bodies, http_bodies, model_bodies
 from reverie_protocol.preview import PreviewHeader
 from reverie_protocol.registry import CLIENT_MESSAGES, SERVER_MESSAGES
 from reverie_protocol.subjects import BUCKETS, SUBJECTS
@@ -27,6 +27,7 @@ HTTP_BODIES: Final[Structs] = (
     http_bodies.ErrorBody,
     *model_bodies.MODEL_BODIES,
     *comfy_bodies.COMFY_BODIES,
+    *dream_bodies.DREAM_BODIES,
     controls.QueueControlPatch,
 )
 

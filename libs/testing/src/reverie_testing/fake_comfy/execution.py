@@ -214,6 +214,7 @@ class Run:
         self.results[node_id] = result
         if output and result.ui is not None:
             self._show(node_id, result.ui, cached=True)
+            self.progress.reuse(node_id)
 
     def _show(self, node_id: str, ui: dict[str, Any], *, cached: bool = False) -> None:
         features = self.host.features

@@ -23,23 +23,20 @@ class Progress:
 
     def start(self, node_id: str) -> None:
         """A node begins."""
-        self.nodes[node_id] = {
-            "value": 0.0,
-            "max": 1.0,
-            "state": "running",
-            "node_id": node_id,
-            "prompt_id": self.run.prompt_id,
-            **self._place(node_id),
-        }
+        self.nodes[node_id] = self._node(node_id, 0.0, 1.0, "running")
         self._tell_state()
 
     def finish(self, node_id: str) -> None:
         """A node has ended."""
-        node = self.nodes.get(node_id)
-        if node is not None:
-            node["state"] = "finished"
-            node["value"] = node["max"]
-            self._tell_state()
+        node = self.nodes[node_id]
+        node["state"] = "finished"
+        node["value"] = node["max"]
+        self._tell_state()
+
+    def reuse(self, node_id: str) -> None:
+        """An output's node has been found in the cache."""
+        self.nodes[node_id] = self._node(node_id, 1, 1, "finished")
+        self._tell_state()
 
     def step(self, node_id: str, value: float, maximum: float, preview: tuple[str, bytes] | None) -> None:
         """A node has come so far."""
@@ -78,6 +75,10 @@ class Progress:
             self.run.host.hub.tell(
                 "progress_state", {"prompt_id": self.run.prompt_id, "nodes": nodes}, target
             )
+
+    def _node(self, node_id: str, value: float, maximum: float, state: str) -> dict[str, Any]:
+        told = {"value": value, "max": maximum, "state": state, "node_id": node_id}
+        return told | {"prompt_id": self.run.prompt_id, **self._place(node_id)}
 
     def _place(self, node_id: str) -> dict[str, Any]:
         display = self.run.display.get(node_id, node_id)

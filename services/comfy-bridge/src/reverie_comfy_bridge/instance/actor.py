@@ -58,8 +58,8 @@ class Follower(Protocol):
 class Instance:
     """One server.  `live` is its life; the rest tells and asks.
 
-    `on_change` is called when what `observation` says has changed, `on_found` with prompts of ours in its queue
-    that nobody here follows.
+    `on_change` is called when what `observation` says has changed, `on_found` with prompts in its queue that bear a
+    mark and that nobody here follows, `on_connected` after each connect.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Instance:
         self.observation = Observation(clock)
         self.on_change: Callable[[], None] = lambda: None
         self.on_found: Callable[[Sequence[QueuedPrompt]], None] = lambda prompts: None
+        self.on_connected: Callable[[], None] = lambda: None
         self._bridge = bridge
         self.limits = limits
         self._clock = clock
@@ -205,6 +206,7 @@ class Instance:
             self._backoff.reset()
             self.tried.set()
             self.on_change()
+            self.on_connected()
             log.info("instance connected", instance=self.name, version=stats.version)
             async with acting(self._ping, name=f"pings of {self.name}", clock=self._clock):
                 reason = await reading
@@ -294,12 +296,11 @@ class Instance:
             await self._look()
         except Unreachable as error:
             self._failed_looks += 1
-            log.info("an instance cannot be looked at", instance=self.name, reason=error.detail)
+            if self._failed_looks == 1:
+                log.info("an instance cannot be looked at", instance=self.name, reason=error.detail)
             if self._failed_looks >= FAILED_LOOKS and self._socket is not None:
                 await self._socket.close(Reason.HTTP_FAILED)
-            await self._clock.sleep(self.limits.look_s / 2)
-            if self._followers:
-                self._doubt.set()
+            await self._clock.sleep(self.limits.look_s)
         else:
             # Two looks that find nothing prove a loss; do not let the second one follow at once.
             await self._clock.sleep(self.limits.least_look_s)

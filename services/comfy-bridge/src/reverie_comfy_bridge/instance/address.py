@@ -22,7 +22,7 @@ async def require_allowed(url: str) -> None:
     except OSError as error:
         raise Unreachable(Reason.NAME_UNKNOWN, f"its host's name is not known: {error.strerror}") from None
     if not all(may_connect(str(address[0])) for *_, address in found):
-        raise Unreachable(Reason.REFUSED, "its host's name leads to an address that is not allowed")
+        raise Unreachable(Reason.NAME_UNKNOWN, "its host's name leads to an address that is not allowed")
 
 
 def socket_url(url: str, client_id: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from reverie_comfy_bridge.instance.reasons import Reason
 from reverie_comfy_bridge.wire.answers import (
     Denied,
     PostAnswer,
@@ -38,12 +40,16 @@ _LARGE_BYTES: Final = 512 << 10
 
 
 class Unreachable(Exception):
-    """The instance did not answer as a ComfyUI does: a stable `reason`, and a sentence for an operator."""
+    """The instance did not answer as a ComfyUI does: a stable `reason`, and a sentence for an operator.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    Unless it was `sent`, nothing has reached it.
+    """
+
+    def __init__(self, reason: str, detail: str, *, sent: bool = True) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.sent = sent
 
 
 class TooLarge(Exception):
@@ -83,7 +89,7 @@ class InstanceClient:
         """Version and devices."""
         stats = read_system_stats(await self._get("/system_stats"))
         if stats is None:
-            raise Unreachable("not_comfyui", "what answers there is no ComfyUI")
+            raise Unreachable(Reason.HTTP_FAILED, "what answers there is no ComfyUI")
         return stats
 
     async def flags(self) -> Mapping[str, object] | None:
@@ -95,7 +101,7 @@ class InstanceClient:
         body = await self._get("/object_info", timeout=self._timeouts.object_info_s)
         classes = await asyncio.to_thread(lambda: read_node_classes(read_json(body)))
         if not classes:
-            raise Unreachable("not_comfyui", "its /object_info cannot be read")
+            raise Unreachable(Reason.HTTP_FAILED, "its /object_info cannot be read")
         return classes
 
     async def remaining(self) -> int | None:
@@ -120,9 +126,7 @@ class InstanceClient:
         try:
             status, answer = await self._call("POST", "/prompt", content=msgspec.json.encode(body))
         except Unreachable as error:
-            if error.reason == "refused":
-                return Denied(0, error.detail)
-            return Uncertain(None, error.detail)
+            return Uncertain(None, error.detail) if error.sent else Denied(0, error.detail)
         return read_post_answer(status, answer)
 
     async def dequeue(self, prompt_id: str) -> None:
@@ -147,7 +151,7 @@ class InstanceClient:
         stored = as_mapping(read_json(answer))
         given = as_text(stored.get("name"))
         if status != 200 or not given:
-            raise Unreachable(f"http_{status}", f"it did not take an input image: {status}")
+            raise Unreachable(Reason.HTTP_FAILED, f"it did not take an input image: {status}")
         subfolder = as_text(stored.get("subfolder"))
         return f"{subfolder}/{given}" if subfolder else given
 
@@ -193,7 +197,7 @@ class InstanceClient:
             async for chunk in answer.aiter_bytes(_CHUNK_BYTES):
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
-                    raise Unreachable("answer_too_large", f"its answer to {path} is too large")
+                    raise Unreachable(Reason.HTTP_FAILED, f"its answer to {path} is too large")
             return answer.status_code, bytes(body)
 
     @contextlib.asynccontextmanager
@@ -210,13 +214,15 @@ class InstanceClient:
             ):
                 yield answer
         except httpx.ConnectTimeout:
-            raise Unreachable("timeout", "no connection in time") from None
+            raise Unreachable(Reason.TIMEOUT, "no connection in time", sent=False) from None
         except httpx.ConnectError as error:
-            raise Unreachable("refused", f"no connection: {_short(error)}") from None
+            raise Unreachable(_reason_of(error), f"no connection: {_short(error)}", sent=False) from None
         except (TimeoutError, httpx.TimeoutException):
-            raise Unreachable("timeout", f"no answer to {path} within {limit_s:g} s") from None
+            raise Unreachable(Reason.TIMEOUT, f"no answer to {path} within {limit_s:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreachable("connection_lost", f"the connection broke: {type(error).__name__}") from None
+            raise Unreachable(
+                Reason.CONNECTION_LOST, f"the connection broke: {type(error).__name__}"
+            ) from None
 
 
 async def _read(reader: Callable[[bytes], Answer | None], body: bytes) -> Answer | None:
@@ -224,7 +230,21 @@ async def _read(reader: Callable[[bytes], Answer | None], body: bytes) -> Answer
 
 
 def _wrong(status: int) -> Unreachable:
-    return Unreachable(f"http_{status}", f"it answers {status}")
+    return Unreachable(Reason.HTTP_FAILED, f"it answers {status}")
+
+
+def _reason_of(error: BaseException) -> Reason:
+    """Why a connection could not be made, from what is behind the error."""
+    behind: list[BaseException | None] = [error]
+    while behind:
+        cause = behind.pop()
+        if isinstance(cause, ConnectionRefusedError):
+            return Reason.REFUSED
+        if isinstance(cause, socket.gaierror):
+            return Reason.NAME_UNKNOWN
+        if cause is not None:
+            behind += [cause.__cause__ or cause.__context__, *getattr(cause, "exceptions", ())]
+    return Reason.CONNECTION_LOST
 
 
 def _short(error: Exception) -> str:

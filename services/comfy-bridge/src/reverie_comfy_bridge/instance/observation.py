@@ -50,6 +50,11 @@ class Observation:
             return self._finding.detail if self._finding is not None else ""
         return self._detail
 
+    @property
+    def refused(self) -> bool:
+        """Whether nobody listens at its port: its process has ended, and all prompts with it."""
+        return not self.connected and self._reason == Reason.REFUSED
+
     def inherit(self, record: ComfyInstance) -> None:
         """Go on counting where an earlier bridge, or an earlier process, left off."""
         self._disconnects = Counter(record.disconnects)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -59,6 +60,8 @@ class InstanceSocket:
             raise Unreachable(Reason.TIMEOUT, f"no socket within {timeout_s:g} s") from None
         except ConnectionRefusedError:
             raise Unreachable(Reason.REFUSED, "nobody listens there") from None
+        except socket.gaierror:
+            raise Unreachable(Reason.NAME_UNKNOWN, "its host's name is not known") from None
         except (InvalidHandshake, InvalidMessage, InvalidURI) as error:
             raise Unreachable(Reason.HANDSHAKE_FAILED, f"no WebSocket: {type(error).__name__}") from None
         except (OSError, ConnectionClosed, EOFError) as error:

@@ -41,6 +41,8 @@ from reverie_protocol.jobs import ComfyNodeError, ComfyRun
 
 Snapshot = Callable[[], ComfyRun]
 
+MAX_MESSAGE_CHARS: Final = 500
+
 _OUTCOMES: Final = {
     HistoryStatus.SUCCESS: Outcome.SUCCESS,
     HistoryStatus.ERROR: Outcome.FAILED,
@@ -65,6 +67,11 @@ class Hearing:
         self._said: ExecutionError | ExecutionInterrupted | None = None
         #: The end was said, after which nothing comes about this prompt.
         self._over = False
+
+    @property
+    def sends(self) -> bool:
+        """Whether some of its final pictures go over the socket."""
+        return bool(self._pictures.nodes)
 
     def hear(self, frame: PromptFrame, now: float, snapshot: Snapshot) -> list[Event]:
         """What follows from one frame of this prompt."""
@@ -156,7 +163,7 @@ class Hearing:
         if error is None and outcome is Outcome.FAILED and isinstance(self._said, ExecutionError):
             error = _error_said(self._said)
         named = () if error is None else (self._named(error),)
-        message = f"{_title(named[0])}: {named[0].message}" if named else _MESSAGES.get(outcome, "")
+        message = f"{_title(named[0])}: {_first_line(named[0])}" if named else _MESSAGES.get(outcome, "")
         return Ending(
             outcome=outcome,
             reason=EndReason.HISTORY,
@@ -213,6 +220,10 @@ class Hearing:
 def _error_said(frame: ExecutionError) -> ComfyNodeError:
     kind = frame.exception_type or "execution_error"
     return ComfyNodeError(frame.node, kind, frame.message or kind, class_type=frame.class_type)
+
+
+def _first_line(error: ComfyNodeError) -> str:
+    return error.message.splitlines()[0][:MAX_MESSAGE_CHARS]
 
 
 def _title(error: ComfyNodeError) -> str:

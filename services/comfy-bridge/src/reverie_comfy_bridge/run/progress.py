@@ -17,6 +17,8 @@ from reverie_comfy_bridge.wire.frames import NodeProgress
 from reverie_protocol.jobs import ComfyNode, ComfyNodeState, ComfyRun
 
 ALMOST: Final = 0.999
+#: A node may count in what it likes; what is larger than any count of steps is not told as one.
+MAX_STEPS_TOLD: Final = 10**12
 #: Nodes that the graph does not have are told of too, but not without end.
 MAX_UNKNOWN_NODES: Final = 100
 
@@ -210,7 +212,8 @@ class RunProgress:
         else:
             run.parts[progress.node] = max(run.parts.get(progress.node, 0.0), fraction or 0.0)
         value, maximum = progress.value, progress.maximum
-        if progress.fraction is not None and value is not None and maximum is not None and maximum > 1:
+        countable = maximum is not None and 1 < maximum <= MAX_STEPS_TOLD
+        if progress.fraction is not None and value is not None and maximum is not None and countable:
             run.step, run.steps = int(min(value, maximum)), int(maximum)
 
     def _run_of(self, node: str, now: float) -> NodeRun:

@@ -27,7 +27,7 @@ from reverie_comfy_bridge.run.graph import Graph
 from reverie_comfy_bridge.run.hearing import Hearing
 from reverie_comfy_bridge.run.weights import Weights
 from reverie_comfy_bridge.wire.answers import Accepted, Denied, PostAnswer, Refused
-from reverie_comfy_bridge.wire.frames import FeatureFlags, Frame, PromptFrame, Status
+from reverie_comfy_bridge.wire.frames import FeatureFlags, Frame, Picture, PromptFrame, Status
 from reverie_comfy_bridge.wire.outputs import OutputFile
 from reverie_comfy_bridge.wire.queue import History, HistoryEntry, Mark, Queue, QueuedPrompt
 from reverie_protocol.jobs import ComfyNodeError, ComfyRun
@@ -174,9 +174,14 @@ class PromptRun:
             return self._queue_changed(frame)
         if frame.prompt_id == self._prompt_id:
             return [*self._take(frame.prompt_id), *self._listen(frame, now)]
-        if self._stage in (_Stage.POSTING, _Stage.UNCERTAIN) and len(self._early) < MAX_EARLY_FRAMES:
-            self._early.append((frame, now))
+        if self._stage in (_Stage.POSTING, _Stage.UNCERTAIN):
+            self._keep(frame, now)
         return []
+
+    def _keep(self, frame: PromptFrame, now: float) -> None:
+        """It may be about this prompt, under an id that is not known yet; previews are not worth their memory."""
+        if len(self._early) < MAX_EARLY_FRAMES and (not isinstance(frame, Picture) or self._hearing.sends):
+            self._early.append((frame, now))
 
     def _queue_changed(self, status: Status) -> list[Event]:
         before, self._remaining = self._remaining, status.queue_remaining
@@ -208,9 +213,13 @@ class PromptRun:
         queued = look.queue.find(self._prompt_id, self._mark) if look.queue else None
         if queued is not None and look.queue is not None:
             return self._found_queued(queued, look.queue.runs(queued.prompt_id))
-        if look.queue is None or look.history is None:
-            return []
-        return self._found_nowhere(look, now)
+        return self._found_nowhere(look, now) if self._shows_absence(look) else []
+
+    def _shows_absence(self, look: Look) -> bool:
+        """Whether both could be read, as far as they may hold our prompt."""
+        if look.queue is None or look.history is None or not look.queue.complete:
+            return False
+        return self._prompt_id not in look.history.unreadable
 
     def _found_queued(self, queued: QueuedPrompt, runs: bool) -> list[Event]:
         self._absences = 0

@@ -1,7 +1,8 @@
 """`/queue` and `/history`: where a prompt is, and how it ended.
 
 Nothing here raises.  A body that cannot be read gives None, which is never taken as evidence: that a prompt is not
-in an unreadable queue means nothing.  In the queue an entry that makes no sense still counts, under an empty id.
+in an unreadable queue means nothing.  The same holds for a single entry that makes no sense: in the queue it
+counts, under an empty id, and the queue is not `complete`; in the history its id is among the `unreadable`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ class Queue(msgspec.Struct, frozen=True):
     running: tuple[QueuedPrompt, ...] = ()
     pending: tuple[QueuedPrompt, ...] = ()
 
+    @property
+    def complete(self) -> bool:
+        """Whether all its entries could be read, so that what is not among them is not in it."""
+        return all(prompt.prompt_id for prompt in (*self.running, *self.pending))
+
     def find(self, prompt_id: str, mark: Mark | None = None) -> QueuedPrompt | None:
         """A prompt by its id, or else by our mark."""
         return _find((*self.running, *self.pending), prompt_id, mark)
@@ -92,6 +98,7 @@ class History(msgspec.Struct, frozen=True):
     """`/history` or `/history/<id>`, which is empty for an id that is pending, running or unknown."""
 
     entries: tuple[HistoryEntry, ...] = ()
+    unreadable: frozenset[str] = frozenset()
 
     def find(self, prompt_id: str, mark: Mark | None = None) -> HistoryEntry | None:
         """A prompt by its id, or else by our mark."""
@@ -120,10 +127,10 @@ def read_queue(body: bytes) -> Queue | None:
 
 
 def _read_prompt(value: object) -> QueuedPrompt:
-    """`[number, id, graph, extra_data, outputs]`, and whatever later versions add."""
+    """`[number, id, graph, extra_data, outputs]`, and whatever later versions add; or an object with its id."""
     parts = as_sequence(value)
     if len(parts) < 2:
-        return QueuedPrompt("")
+        return QueuedPrompt(as_id(as_mapping(value).get("prompt_id")))
     extra = as_mapping(parts[3]) if len(parts) > 3 else {}
     mark = extra.get(MARK_KEY)
     return QueuedPrompt(
@@ -140,8 +147,11 @@ def read_history(body: bytes) -> History | None:
     data = read_json(body)
     if not isinstance(data, dict):
         return None
-    entries = (_read_entry(prompt_id, as_mapping(value)) for prompt_id, value in data.items())
-    return History(tuple(entry for entry in entries if entry is not None))
+    entries = {prompt_id: _read_entry(prompt_id, as_mapping(value)) for prompt_id, value in data.items()}
+    return History(
+        tuple(entry for entry in entries.values() if entry is not None),
+        frozenset(prompt_id for prompt_id, entry in entries.items() if entry is None),
+    )
 
 
 def _read_entry(prompt_id: str, data: Mapping[str, object]) -> HistoryEntry | None:

@@ -276,11 +276,13 @@ class Execution:
         return self._assignment.stop_reason is not StopReason.CANCELLED and self._removals >= MOST_REMOVALS
 
     def _require_reachable(self) -> None:
-        away_since = self._instance.observation.away_since
-        if away_since is None:
+        """Lost where the instance is away for too long; for less long where nobody listens at its port."""
+        observation, limits = self._instance.observation, self._instance.limits
+        if observation.away_since is None:
             return
-        away_s = self._clock.monotonic() - away_since
-        if away_s > self._instance.limits.unreachable_s:
+        away_s = self._clock.monotonic() - observation.away_since
+        longest_s = limits.refused_s if observation.refused else limits.unreachable_s
+        if away_s > longest_s:
             raise Lost(f"The instance {self._instance.name} cannot be reached since {away_s:.0f} s.")
 
     async def _heed_finding(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Final
 
 import structlog
@@ -90,6 +90,7 @@ class InstanceWorker(Claimant[PromptAssignment]):
         self._offered: tuple[object, tuple[str, ...], dict[str, str]] = (None, (), {})
         self._started_at = clock.time()
         instance.on_found = self._on_found
+        instance.on_connected = lambda: self._spawn(self._tidy_history())
 
     # --- as the dispatcher sees it ---
 
@@ -240,9 +241,12 @@ class InstanceWorker(Claimant[PromptAssignment]):
                 self._wake.set()
             elif not self._is_followed(prompt.prompt_id, job) and prompt.prompt_id not in self._removing:
                 self._removing.add(prompt.prompt_id)
-                task = asyncio.create_task(self._remove_orphan(name, prompt.prompt_id))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._spawn(self._remove_orphan(name, prompt.prompt_id))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _is_followed(self, prompt_id: str, job: Job | None) -> bool:
         """Whether this is the prompt of a job of ours, or may turn out to be."""
@@ -265,6 +269,18 @@ class InstanceWorker(Claimant[PromptAssignment]):
             log.info("a prompt that nobody wants stays for now", prompt_id=prompt_id, reason=str(error))
         finally:
             self._removing.discard(prompt_id)
+
+    async def _tidy_history(self) -> None:
+        """Delete what bridges left in the history that ended between a job's last write and this deletion."""
+        try:
+            history = await self.instance.client.recent_history()
+            for entry in history.entries if history is not None else ():
+                name = read_mark(entry.mark, platform=self._means.platform)
+                stored = await self._store.get(name.job) if name is not None else None
+                if name is not None and (stored is None or stored.job.state.terminal):
+                    await self.instance.client.forget(entry.prompt_id)
+        except (BusError, Unreachable) as error:
+            log.info("the history stays as it is for now", instance=self.instance.name, reason=str(error))
 
     # --- what it says of itself ---
 
@@ -305,7 +321,10 @@ class InstanceWorker(Claimant[PromptAssignment]):
             return WorkerState.DRAINING
         if self.instance.usable:
             return WorkerState.READY
-        return WorkerState.BROKEN if self.instance.tried.is_set() else WorkerState.STARTING
+        starting = not self.instance.tried.is_set() or (
+            self.instance.observation.connected and self.instance.classes is None
+        )
+        return WorkerState.STARTING if starting else WorkerState.BROKEN
 
     def _offer(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """Workflows that it can run, and why not the others; made anew only when something changed."""

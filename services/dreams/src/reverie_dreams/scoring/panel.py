@@ -19,6 +19,7 @@ from reverie_dreams.scoring.calibration import Calibration, linear, recorded
 from reverie_dreams.scoring.duplicates import perceptual_hash, small_colours
 from reverie_dreams.scoring.port import Factory, Looking, Scorer
 from reverie_dreams.search.candidate import pack_signature
+from reverie_protocol.errors import ErrorCode, ReverieError
 
 GROUP: Final = "reverie.scorers"
 #: A picture with more pixels is not looked at.
@@ -48,26 +49,51 @@ class Bench(msgspec.Struct, frozen=True):
 
 
 class Panel:
-    """Made by `open_panel`; `judge` may be called from many tasks, and does one batch at a time."""
+    """Loads its scorers when they are first needed, since that takes seconds and much memory.
 
-    def __init__(self, benches: Sequence[Bench], executor: ThreadPoolExecutor) -> None:
-        self.benches = tuple(benches)
-        self._executor = executor
+    `judge` may be called from many tasks, and does one batch at a time.
+    """
+
+    def __init__(self, chosen: Mapping[str, str], calibrations: Sequence[Path] = ()) -> None:
+        self._chosen = dict(chosen)
+        self._calibrations = list(calibrations)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="scorers")
+        self._benches: list[Bench] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the scorers."""
-        return tuple(bench.name for bench in self.benches)
+        return tuple(self._chosen)
+
+    def warm(self) -> None:
+        """Begin to load now; what goes wrong is said by `judge`."""
+        if self._benches is None:
+            self._executor.submit(self._opened)
 
     async def judge(self, pictures: Sequence[bytes], prompt: str) -> list[Judgement | None]:
-        """One judgement for each encoded picture; None for one that cannot be decoded."""
+        """One judgement for each encoded picture; None for one that cannot be decoded.
+
+        ReverieError `model_load_failed` where a scorer cannot be had.
+        """
         return await asyncio.get_running_loop().run_in_executor(
-            self._executor, judge, self.benches, list(pictures), prompt
+            self._executor, self._judge, list(pictures), prompt
         )
 
     def close(self) -> None:
         """End the thread; a batch under way is left to end by itself."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _judge(self, pictures: list[bytes], prompt: str) -> list[Judgement | None]:
+        try:
+            benches = self._opened()
+        except ValueError as error:
+            raise ReverieError(ErrorCode.MODEL_LOAD_FAILED, str(error)) from error
+        return judge(benches, pictures, prompt)
+
+    def _opened(self) -> list[Bench]:
+        if self._benches is None:
+            self._benches = open_benches(self._chosen, self._calibrations)
+        return self._benches
 
 
 def judge(benches: Sequence[Bench], pictures: Sequence[bytes], prompt: str) -> list[Judgement | None]:
@@ -92,36 +118,29 @@ def judge(benches: Sequence[Bench], pictures: Sequence[bytes], prompt: str) -> l
     return [None if image is None else next(judgements) for image in decoded]
 
 
-async def open_panel(chosen: Mapping[str, str], calibrations: Sequence[Path] = ()) -> Panel:
-    """The scorers of `chosen` (options by name); ValueError in one sentence for one that cannot be had."""
-    executor = ThreadPoolExecutor(1, thread_name_prefix="scorers")
-    try:
-        benches = await asyncio.get_running_loop().run_in_executor(
-            executor, _open, dict(chosen), list(calibrations)
-        )
-    except BaseException:
-        executor.shutdown(wait=False)
-        raise
-    return Panel(benches, executor)
-
-
 def scorer_names() -> list[str]:
     """Names of all scorers that are installed."""
     return sorted(point.name for point in entry_points(group=GROUP))
 
 
-def _open(chosen: dict[str, str], calibrations: list[Path]) -> list[Bench]:
+def require_scorers(chosen: Mapping[str, str]) -> None:
+    """ValueError naming the first scorer that is not installed."""
+    installed = scorer_names()
+    for name in chosen:
+        if name not in installed:
+            raise ValueError(f"dreams.scorers: there is no scorer {name!r}; there is {', '.join(installed)}")
+
+
+def open_benches(chosen: Mapping[str, str], calibrations: Sequence[Path] = ()) -> list[Bench]:
+    """The scorers of `chosen` (options by name), loaded; ValueError in one sentence for one that cannot be had."""
     import torch
 
     # The machine's cores belong to the workers: a scorer is a guest.
     torch.set_num_threads(1)
     factories = {point.name: point for point in entry_points(group=GROUP)}
+    require_scorers(chosen)
     benches = []
     for name, options in chosen.items():
-        if name not in factories:
-            raise ValueError(
-                f"dreams.scorers: there is no scorer {name!r}; there is {', '.join(scorer_names())}"
-            )
         factory: Factory = factories[name].load()
         try:
             scorer = factory(options)

@@ -11,24 +11,16 @@ from typing import Final, Literal
 import msgspec
 
 _GATEWAY: Final = "services/gateway/tests/"
-_DREAMS_AWAY: Final = (
-    _GATEWAY + "test_channel_map.py::test_every_dream_message_is_answered_that_its_service_does_not_run",
-)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: `http` is a method and a path, `messages` are types of both directions, `tests` are `file::name`.
-
-    `comes_with` names the service that a row waits for: its messages are defined and answered with
-    `service_unavailable`, its routes are not there yet.
-    """
+    """One row: `http` is a method and a path, `messages` are types of both directions, `tests` are `file::name`."""
 
     number: int
     phase: Literal["V1", "V2", "HTTP"]
     http: str = ""
     messages: tuple[str, ...] = ()
     note: str = ""
-    comes_with: Literal["", "dreams"] = ""
     tests: tuple[str, ...] = ()
 
 
@@ -44,12 +36,12 @@ def _row(
     return Row(number=number, phase=phase, http=http, messages=messages, note=note, tests=shown_by)
 
 
-def _dreams(number: int, phase: Literal["V1", "V2"], http: str, *messages: str) -> Row:
-    return Row(
-        number=number, phase=phase, http=http, messages=messages, comes_with="dreams", tests=_DREAMS_AWAY
-    )
-
-
+_DREAMS_STEERED: Final = (
+    "test_dreams.py::test_a_session_is_begun_steered_and_stopped_on_the_socket",
+    "test_dreams.py::test_a_session_is_begun_and_stopped_by_http_in_the_shapes_of_the_old_api",
+)
+_DREAMS_PUSHED: Final = ("test_dreams.py::test_states_and_finds_go_to_the_sockets_of_the_owner_alone",)
+_DREAMS_LISTED: Final = ("test_dreams.py::test_the_best_and_the_latest_are_listed_with_filters_and_pages",)
 _LISTS: Final = "test_sdapi_http.py::test_what_there_is_comes_from_the_modes_and_the_workers"
 _JOB: Final = ("job:submit", "job:ack", "job:state", "job:progress", "job:complete", "job:error")
 
@@ -116,14 +108,14 @@ ROWS: Final = (
             "test_comfy_socket.py::test_a_running_job_is_cancelled_on_the_socket",
         ),
     ),
-    _dreams(7, "V1", "POST /dreams/start", "dream:start", "dream:started"),
-    _dreams(8, "V1", "POST /dreams/stop", "dream:stop", "dream:stopped"),
-    _dreams(9, "V1", "GET /dreams/status", "dream:status"),
-    _dreams(10, "V1", "GET /dreams/top", "dream:top", "dream:top:result"),
-    _dreams(11, "V2", "GET /dreams/recent", "dream:recent", "dream:recent:result"),
-    _dreams(12, "V1", "GET /dreams/stats", "dream:status"),
-    _dreams(13, "V1", "", "dream:guide", "dream:guide:ok"),
-    _dreams(14, "V2", "", "dream:candidate"),
+    _row(7, "V1", "POST /dreams/start", "dream:start", "dream:started", tests=_DREAMS_STEERED),
+    _row(8, "V1", "POST /dreams/stop", "dream:stop", "dream:stopped", tests=_DREAMS_STEERED),
+    _row(9, "V1", "GET /dreams/status", "dream:status", tests=_DREAMS_PUSHED),
+    _row(10, "V1", "GET /dreams/top", "dream:top", "dream:top:result", tests=_DREAMS_LISTED),
+    _row(11, "V2", "GET /dreams/recent", "dream:recent", "dream:recent:result", tests=_DREAMS_LISTED),
+    _row(12, "V1", "GET /dreams/stats", "dream:status", tests=_DREAMS_PUSHED),
+    _row(13, "V1", "", "dream:guide", "dream:guide:ok", tests=_DREAMS_STEERED),
+    _row(14, "V2", "", "dream:candidate", tests=_DREAMS_PUSHED),
     _row(
         15,
         "HTTP",
@@ -286,6 +278,9 @@ ROUTES_BEYOND: Final = (
     "POST /v1/jobs/{job_id}/retry",
     "GET /v1/queue",
     "PATCH /v1/queue",
+    "GET /v1/dreams*",
+    "POST /v1/dreams*",
+    "PATCH /v1/dreams*",
     "GET /v1/events",
     "POST /v1/upload",
     "HEAD /storage/{key}",

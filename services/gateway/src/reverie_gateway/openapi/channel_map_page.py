@@ -17,14 +17,11 @@ its state, and the tests that show it. HTTP shapes are in [`openapi.json`](opena
 [`asyncapi.json`](asyncapi.json). An answer echoes its message's `id`; a refusal is an `error` with that `id`.
 
 - **works**: all of it is served.
-- **message defined**: the message is checked, and answered with `service_unavailable` until the service is there;
-  its HTTP endpoint comes with the service.
 - **under way**: not all of it is served, or no test of this table shows it yet.
 
 | # | phase | HTTP | WebSocket | state | shown by |
 |---|---|---|---|---|---|
 """
-_SERVICES: Final = {"dreams": "the dreams service"}
 
 
 def served_routes() -> dict[str, str]:
@@ -39,8 +36,6 @@ def served_routes() -> dict[str, str]:
 
 def state_of(row: Row) -> str:
     """What a reader may expect of a row."""
-    if row.comes_with:
-        return f"message defined, comes with {_SERVICES[row.comes_with]}"
     if not row.tests or (row.http and row.http not in served_routes()):
         return "under way"
     return f"works ({row.note})" if row.note else "works"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from reverie_gateway.openapi.comfy_endpoints import COMFY_ENDPOINTS
+from reverie_gateway.openapi.dream_endpoints import DREAM_ENDPOINTS
 from reverie_gateway.openapi.entries import (
     BODY,
     IDEMPOTENCY,
@@ -372,6 +373,7 @@ ENDPOINTS: Final = (
         for path, operation_id in (("/superres", "superres"), ("/v1/superres", "superresV1"))
     ),
     *COMFY_ENDPOINTS,
+    *DREAM_ENDPOINTS,
     Endpoint(
         method="get",
         path="/storage/health",
