@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from PIL import Image
 
 from reverie_inference.engine.engine import StepEngine
+from reverie_inference.families.registry import CALLBACK
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.shelf import Shelf
@@ -32,7 +34,7 @@ from reverie_inference.worker.worker import InferenceWorker
 from reverie_jobs.mirror import WORKERS, JobMirror, follow
 from reverie_jobs.store import JOBS, JobStore
 from reverie_jobs.transitions import request_cancel
-from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Worker
+from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Lane, Worker
 from reverie_runtime.bus.nats import connect_nats
 from reverie_runtime.bus.port import Bus, Entry, Message, SnapshotEnd
 from reverie_runtime.clock import SystemClock
@@ -68,7 +70,9 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def models(model_folders: dict[str, Path]) -> dict[str, LoadedModel]:
     """The same, loaded."""
-    return {name: load_pipeline(path, device="cpu") for name, path in model_folders.items()}
+    loaded = {name: load_pipeline(path, device="cpu") for name, path in model_folders.items()}
+    # As if no family knew it: its own loop makes the picture.
+    return loaded | {"own_loop": replace(loaded["sd3"], family=CALLBACK)}
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +141,7 @@ class World:
     ) -> AsyncIterator[InferenceWorker]:
         """A worker of its own connection, with this model (loaded, or to be loaded); the gate holds its steps."""
         options.setdefault("name", "worker")
+        options.setdefault("slots", 1)
         load = None
         reference = model.reference if isinstance(model, LoadedModel) else model
         settings = self.settings(reference, **options)
@@ -168,12 +173,14 @@ class World:
         """A job for the tiny model; its id."""
         defaults = {"prompt": "a red cat", "size": "64x64", "num_inference_steps": 3, "seed": 7}
         owner = params.pop("owner", "somebody")
+        lane = params.pop("priority", Lane.NORMAL)
         now = time.time()
         job = Job(
             id=f"job-{next(self._ids)}",
             owner=owner,
             type=JobType.GENERATE,
             state=JobState.QUEUED,
+            priority=lane,
             position=now,
             params=GenerateParams(**{**defaults, **params}),
             created_at=now,

@@ -40,7 +40,7 @@ def refused(reference: Path | str, **options: Any) -> ReverieError:
 
 
 @pytest.mark.parametrize(
-    ("name", "family"), [("sd15", "sd15"), ("sdxl", "sdxl"), ("sd3", "callback"), ("tiny_vae", "sd15")]
+    ("name", "family"), [("sd15", "sd15"), ("sdxl", "sdxl"), ("sd3", "sd3"), ("tiny_vae", "sd15")]
 )
 def test_a_diffusers_folder_is_loaded_with_its_family_and_sizes(
     models: dict[str, LoadedModel], name: str, family: str

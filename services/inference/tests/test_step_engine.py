@@ -9,9 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from reverie_inference.engine.encoding import encode
 from reverie_inference.engine.engine import StepEngine
+from reverie_inference.engine.evaluation import evaluate
 from reverie_inference.engine.events import Event, Failed, Finished, Started, Stepped
 from reverie_inference.engine.request import Request
+from reverie_inference.engine.sampling import Sampling
 from reverie_inference.engine.schedulers import RECIPES, make_scheduler
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
@@ -88,11 +91,12 @@ def test_a_picture_equals_that_of_the_bare_pipeline_bit_for_bit(
     assert same(picture, expected)
 
 
-def test_a_pipeline_the_engine_does_not_know_makes_its_own_picture_with_the_same_events(
-    models: dict[str, LoadedModel], bare: dict[str, Any]
+@pytest.mark.parametrize("who", ["own_loop", "sd3"])
+def test_a_flow_matching_pipelines_picture_is_the_bare_pipelines_whoever_runs_it(
+    models: dict[str, LoadedModel], bare: dict[str, Any], who: str
 ) -> None:
-    engine = StepEngine(Shelf.holding(models["sd3"]))
-    engine.admit("job", request_for(models["sd3"], guidance_scale=3.0))
+    engine = StepEngine(Shelf.holding(models[who]))
+    engine.admit("job", request_for(models[who], guidance_scale=3.0))
     events = run(engine)
     assert [event.step for event in events if isinstance(event, Stepped)] == [1, 2, 3]
     assert {event.phase for event in events if isinstance(event, Started)} >= {
@@ -137,16 +141,6 @@ def test_a_second_order_scheduler_counts_steps_as_the_user_asked_for_them(
     assert [event.step for event in steps] == sorted(event.step for event in steps)
 
 
-def test_jobs_side_by_side_give_the_same_bits_as_alone(models: dict[str, LoadedModel]) -> None:
-    model = models["sd15"]
-    alone = [make(model, seed=seed, num_inference_steps=2 + seed) for seed in range(3)]
-    engine = StepEngine(Shelf.holding(model), capacity=3)
-    for seed in range(3):
-        engine.admit(str(seed), request_for(model, seed=seed, num_inference_steps=2 + seed))
-    finished = {event.job_id: event.picture for event in run(engine) if isinstance(event, Finished)}
-    assert all(same(finished[str(seed)], alone[seed]) for seed in range(3))
-
-
 def test_a_job_that_waits_between_two_steps_goes_on_with_the_same_bits(
     models: dict[str, LoadedModel],
 ) -> None:
@@ -175,7 +169,7 @@ def test_a_job_beyond_the_room_waits_its_turn_and_one_that_is_in_is_refused(
     assert ended == ["job", "other", "third"]
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl", "tiny_vae", "sd3"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "tiny_vae", "sd3", "own_loop"])
 def test_a_job_that_leaves_keeps_what_it_has_drawn_and_the_engine_serves_the_next(
     models: dict[str, LoadedModel], family: str
 ) -> None:
@@ -192,7 +186,7 @@ def test_a_job_that_leaves_keeps_what_it_has_drawn_and_the_engine_serves_the_nex
     assert same(make(model), make(model))
 
 
-@pytest.mark.parametrize("family", ["sd15", "sd3"])
+@pytest.mark.parametrize("family", ["sd15", "sd3", "own_loop"])
 def test_a_job_that_leaves_before_its_first_step_leaves_nothing(
     models: dict[str, LoadedModel], family: str
 ) -> None:
@@ -209,22 +203,19 @@ def test_a_job_that_leaves_before_its_first_step_leaves_nothing(
 def test_the_estimate_of_a_running_job_approaches_its_final_latents(
     models: dict[str, LoadedModel], scheduler: str
 ) -> None:
-    from reverie_inference.engine.sampling import Sampling
-
-    sampling = Sampling(
-        models["sd15"], request_for(models["sd15"], scheduler=scheduler, num_inference_steps=20)
-    )
-    sampling.begin()
+    request = request_for(models["sd15"], scheduler=scheduler, num_inference_steps=20)
+    sampling = Sampling(models["sd15"], request)
+    sampling.begin(encode([request])[0])
     estimates = []
     while not sampling.done:
-        sampling.advance()
+        sampling.accept(evaluate([sampling])[0])
         estimates.append(sampling.estimate())
     distances = [float((estimate - estimates[-1]).norm()) for estimate in estimates]
     assert distances[-2] < distances[5] < distances[0]
     assert float((estimates[-2] - estimates[-1]).norm()) < 0.2 * float(estimates[-1].norm())
 
 
-@pytest.mark.parametrize(("family", "side"), [("sd15", 32), ("sdxl", 32), ("tiny_vae", 64)])
+@pytest.mark.parametrize(("family", "side"), [("sd15", 32), ("sdxl", 32), ("sd3", 32), ("tiny_vae", 64)])
 def test_a_preview_is_a_small_jpeg_once_a_step_is_done(
     models: dict[str, LoadedModel], family: str, side: int
 ) -> None:

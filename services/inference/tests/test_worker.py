@@ -226,7 +226,7 @@ async def test_a_job_whose_id_comes_again_after_its_record_was_purged_is_done(
 
 
 async def test_a_pipeline_that_takes_one_job_at_a_time_is_not_given_two(world: Any, models: Any) -> None:
-    async with world.worker(models["sd3"], slots=3) as worker:
+    async with world.worker(models["own_loop"], slots=3) as worker:
         assert worker.standing.record().slots == 1
         jobs = [await world.submit(scheduler=None) for _ in range(3)]
         assert [(await world.ended(job_id)).state for job_id in jobs] == [JobState.COMPLETED] * 3
@@ -401,7 +401,7 @@ async def test_a_worker_that_comes_back_queues_what_its_former_self_left(world: 
 async def test_a_full_store_fails_the_job_retryably(
     world: Any, models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reverie_worker.delivery.STORAGE_PATIENCE_S", 0.0)
+    monkeypatch.setattr("reverie_worker.patience.STORAGE_PATIENCE_S", 0.0)
     (world.folder / "storage").write_text("a file where the folder should be")
     async with world.worker(models["sd15"]):
         job = await world.ended(await world.submit())
@@ -418,11 +418,10 @@ async def test_several_slots_run_several_jobs_at_once_with_the_same_pictures(
         keys = [(await world.ended(job_id)).outputs[0].key for job_id in jobs]
     async with world.worker(models["sd15"]):
         again = [await world.ended(await world.submit(seed=seed)) for seed in range(3)]
-    pictures = [np.array(await world.picture(key)) for key in keys]
-    expected: list[Image.Image] = [await world.picture(job.outputs[0].key) for job in again]
-    assert all(
-        np.array_equal(picture, np.array(other)) for picture, other in zip(pictures, expected, strict=True)
-    )
+    pictures = [np.array(await world.picture(key), dtype=int) for key in keys]
+    expected = [np.array(await world.picture(job.outputs[0].key), dtype=int) for job in again]
+    apart = [np.abs(picture - other).max() for picture, other in zip(pictures, expected, strict=True)]
+    assert max(apart) <= 2  # levels of 255: in company sums are made in another order
 
 
 async def test_the_event_loop_is_never_held_up_by_the_model(world: Any, models: Any) -> None:

@@ -79,7 +79,7 @@ class LightEngine:
         )
         return LightRequest(steps, meta)
 
-    def admit(self, job_id: str, request: LightRequest) -> None:
+    def admit(self, job_id: str, request: LightRequest, *, lane: int) -> None:
         """Take a job in."""
         self._requests[job_id] = request
         self._taken[job_id] = 0
@@ -98,6 +98,9 @@ class LightEngine:
                 self._drop(job_id)
                 events.append(Finished(job_id, picture_of(request), request.meta))
         return events
+
+    def reprioritise(self, job_id: str, lane: int) -> None:
+        """Nothing: it does one job after the other."""
 
     def leave(self, job_id: str, *, keep_partial: bool = False) -> Left | None:
         """Let a job go, with its picture if it has begun and that is wanted."""
@@ -131,9 +134,7 @@ def load_light() -> tuple[LightEngine, FixedOffer]:
     """The engine, and what it offers."""
     info = ModeInfo(model=MODE, loaded=True, default_size=DEFAULT_SIZE, default_steps=DEFAULT_STEPS)
     return LightEngine(), FixedOffer(
-        Capabilities(
-            mode=MODE, modes={MODE: info}, device="cpu", schedulers=(MODE,), superres=False, slots=64
-        )
+        Capabilities(mode=MODE, modes={MODE: info}, device="cpu", schedulers=(MODE,), superres=False, slots=1)
     )
 
 

@@ -45,7 +45,19 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     threads: Annotated[
         int, Meta(ge=0, le=1024, description="CPU threads for the model; 0 is one per core, less one")
     ] = 0
-    slots: Annotated[int, Meta(ge=1, le=64, description="jobs in the engine at once")] = 1
+    slots: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="jobs in work at once, beside those that a higher lane displaced; 0 is as many as share "
+            "their steps with gain, by what is measured",
+        ),
+    ] = 0
+    displaced: Annotated[
+        int,
+        Meta(ge=0, le=64, description="jobs of lower lanes that keep their place while higher ones go first"),
+    ] = 16
     resident_models: Annotated[
         int, Meta(ge=0, le=1000, description="most models in memory; 0 is as many as memory allows")
     ] = 0

@@ -1,4 +1,4 @@
-"""Keeps the host within one step of an accelerator, which works off what it is given in its own time.
+"""Keeps the host within one piece of work of an accelerator, which works off what it is given in its own time.
 
 Without it the host would queue every step at once: progress would run ahead of the picture, and a cancelled job
 would still be computed to its end.
@@ -12,30 +12,34 @@ import torch
 
 
 class Pacing:
-    """Call `lap` after each step."""
+    """Call `lap` after each piece of work."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._previous: torch.cuda.Event | None = None
+    def __init__(self) -> None:
+        self._fences: dict[torch.device, torch.cuda.Event] = {}
         self._lapped_at = time.perf_counter()
 
-    def lap(self) -> float:
-        """Wait until the device is at most one step behind; seconds since the last lap."""
-        if self._device.type == "cuda":
-            # One step stays in flight, so that the device never waits for the host.
+    def rested(self) -> None:
+        """There was nothing to do: what comes next begins now."""
+        self._lapped_at = time.perf_counter()
+
+    def lap(self, device: torch.device) -> float:
+        """Wait until the device is at most one piece behind; seconds since the last lap."""
+        if device.type == "cuda":
+            # One piece stays in flight, so that the device never waits for the host.
             fence = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            fence.record()
-            if self._previous is not None:
-                self._previous.synchronize()
-            self._previous = fence
-        elif self._device.type == "mps":
+            fence.record(torch.cuda.current_stream(device))
+            before = self._fences.pop(device, None)
+            if before is not None:
+                before.synchronize()
+            self._fences[device] = fence
+        elif device.type == "mps":
             torch.mps.synchronize()
         now = time.perf_counter()
         seconds, self._lapped_at = now - self._lapped_at, now
         return seconds
 
-    def drain(self) -> None:
+    def drain(self, device: torch.device) -> None:
         """Wait until everything given to the device is done."""
-        if self._previous is not None:
-            self._previous.synchronize()
-            self._previous = None
+        fence = self._fences.pop(device, None)
+        if fence is not None:
+            fence.synchronize()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 import torch
@@ -11,9 +12,15 @@ from PIL import Image
 
 from reverie_inference.engine.finishing import decoded_picture, to_image
 from reverie_inference.engine.sampling import Sampling
+from reverie_inference.families.port import Family, LatentColours
 from reverie_inference.models.loaded import LoadedModel
 
 JPEG_QUALITY = 80
+#: Flat patches that an autoencoder is asked for to learn what its channels look like, and their side in latents.
+_PATCHES: Final = 48
+_PATCH_SIDE: Final = 4
+
+_measured: WeakKeyDictionary[LoadedModel, LatentColours] = WeakKeyDictionary()
 
 
 class Preview(msgspec.Struct, frozen=True):
@@ -24,40 +31,44 @@ class Preview(msgspec.Struct, frozen=True):
     height: int
 
 
-class LatentColours(msgspec.Struct, frozen=True):
-    """An affine map from four latent channels to red, green and blue in -1..1."""
-
-    factors: tuple[tuple[float, float, float], ...]
-    bias: tuple[float, float, float]
-
-
-# Fitted by the user keturn: https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204
-SD15_COLOURS = LatentColours(
-    ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473)),
-    (0.0, 0.0, 0.0),
-)
-# T. A. Vass, "Explaining the SDXL latent space" (https://huggingface.co/blog/TimothyAlexisVass/explaining-the-sdxl-
-# latent-space), there in 0..255 around 150, 140 and 130; here divided by 127.5 and moved by -1.
-SDXL_COLOURS = LatentColours(
-    ((0.471, 0.471, 0.471), (-0.471, -0.039, 0.078), (0.196, 0.118, -0.039), (-0.549, -0.392, -0.275)),
-    (0.176, 0.098, 0.020),
-)
-
-
 @torch.inference_mode()
-def make_preview(model: LoadedModel, sampling: Sampling) -> Preview:
+def make_preview(sampling: Sampling) -> Preview:
     """What the picture looks like now: at the autoencoder's size where decoding is cheap, else at the latents'."""
     latents = sampling.estimate()
-    if _decodes_cheaply(model.pipeline.vae):
+    if _decodes_cheaply(sampling.model.pipeline.vae):
         image = to_image(decoded_picture(sampling.decode(latents)))
     else:
-        colours = SDXL_COLOURS if model.family == "sdxl" else SD15_COLOURS
+        colours = colours_of(sampling.model, sampling.family)
         image = to_image(decoded_picture(latent_colours(latents, colours)))
     return encode_preview_jpeg(image)
 
 
+def colours_of(model: LoadedModel, family: Family) -> LatentColours:
+    """The family's, else as the model's own autoencoder shows them."""
+    if family.colours is not None:
+        return family.colours
+    if model not in _measured:
+        _measured[model] = measure_colours(model, family)
+    return _measured[model]
+
+
+@torch.inference_mode()
+def measure_colours(model: LoadedModel, family: Family) -> LatentColours:
+    """The affine map that comes nearest to what the autoencoder makes of flat patches of latents."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    channels = family.channels(model)
+    values = torch.randn((_PATCHES, channels), generator=generator)
+    patches = values[:, :, None, None].expand(-1, -1, _PATCH_SIDE, _PATCH_SIDE)
+    decoded = family.decode(model, patches.to(model.device, model.pipeline.vae.dtype))
+    seen = decoded.float().mean(dim=(2, 3)).nan_to_num().cpu()
+    known = torch.cat([values, torch.ones(_PATCHES, 1)], dim=1)
+    fitted = torch.linalg.lstsq(known, seen).solution.tolist()
+    *factors, bias = (tuple(row) for row in fitted)
+    return LatentColours(tuple(factors), bias)
+
+
 def latent_colours(latents: torch.Tensor, colours: LatentColours) -> torch.Tensor:
-    """[1, 4, H, W] latents to [1, 3, H, W] about -1..1, one pixel per latent."""
+    """[1, C, H, W] latents to [1, 3, H, W] about -1..1, one pixel per latent."""
     factors = torch.tensor(colours.factors, dtype=latents.dtype, device=latents.device)
     bias = torch.tensor(colours.bias, dtype=latents.dtype, device=latents.device)
     return torch.einsum("nchw,cr->nrhw", latents, factors) + bias[None, :, None, None]

@@ -12,6 +12,8 @@ from reverie_inference.engine.init_image import Start, size_of, start_of
 from reverie_inference.engine.picture_plan import PicturePlan, plan_picture
 from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_inference.engine.schedulers import make_scheduler
+from reverie_inference.families.port import Asked
+from reverie_inference.families.registry import families
 from reverie_inference.models.loaded import LoadedModel, Size
 from reverie_inference.modes.catalogue import Lora, Mode
 from reverie_inference.upscalers.network import Upscaler
@@ -37,9 +39,21 @@ class Request(msgspec.Struct, frozen=True):
     scheduler_name: str
     scheduler: Any
     start: Start | None
+    variations: tuple[tuple[int, float], ...]
     picture_format: str
     jpeg_quality: int
     meta: JobMeta
+
+    @property
+    def own_loop(self) -> bool:
+        """Whether the pipeline's own loop makes it: of a family that the engine does not know, or not this way."""
+        family = families().get(self.model.family)
+        return family is None or (self.start is not None and not family.starts_from_pictures)
+
+    @property
+    def asked(self) -> Asked:
+        """What its text encoders are asked."""
+        return Asked(self.prompt, self.negative_prompt, self.guidance, self.plan.drawn)
 
 
 def resolve_request(
@@ -87,6 +101,7 @@ def resolve_request(
         scheduler_name=name,
         scheduler=scheduler,
         start=start,
+        variations=tuple((variation.seed, variation.weight) for variation in params.variations),
         picture_format=picture_format,
         jpeg_quality=params.superres_quality,
         meta=JobMeta(

@@ -1,9 +1,10 @@
-"""One admitted job, from its first phase to its picture, one bounded piece of work at a time."""
+"""One admitted job, from its first phase to its picture: what it would do next, and what comes of it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
+from enum import Enum, auto
 
 import torch
 from msgspec.structs import replace
@@ -19,10 +20,10 @@ from reverie_inference.engine.finishing import (
     to_picture,
 )
 from reverie_inference.engine.memory import require_memory
-from reverie_inference.engine.pacing import Pacing
 from reverie_inference.engine.preview import Preview, make_preview
 from reverie_inference.engine.request import Request
 from reverie_inference.engine.sampling import Sampling
+from reverie_inference.families.port import Conditioning
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
@@ -31,23 +32,37 @@ from reverie_protocol.jobs import JobMeta, Phase
 Work = Generator[list[Event], None, None]
 
 
+class Next(Enum):
+    """What a job does next; the first three can be done for several jobs at once."""
+
+    ENCODE = auto()
+    STEP = auto()
+    DECODE = auto()
+    #: Something of its own: a step of a pipeline's own loop, a tile.
+    ADVANCE = auto()
+
+
 class Run:
-    """`advance` until a Finished event; between two calls the job may be previewed or made to leave."""
+    """`next` says what to do; the method of that name does it, until a Finished event.
+
+    Between two of them the job may be previewed, left alone, or made to leave.
+    """
 
     def __init__(self, job_id: str, request: Request, upscalers: Mapping[int, Upscaler]) -> None:
         self.job_id = job_id
-        self._request = request
+        self.request = request
         self._model = model = request.model
         self._upscalers = upscalers
-        self._pacing = Pacing(model.device)
-        self._began_at = time.perf_counter()
-        self._sampling: Sampling | CallbackSampling
-        if model.family == "callback":
-            self._sampling = CallbackSampling(model, request)
-            self._work = self._run_callback(self._sampling)
+        self._began_at = self._lapped_at = time.perf_counter()
+        self._work: Work | None = None
+        self.sampling: Sampling | CallbackSampling
+        if request.own_loop:
+            self.sampling = CallbackSampling(model, request)
+            self._work = self._run_callback(self.sampling)
+            self.next = Next.ADVANCE
         else:
-            self._sampling = Sampling(model, request)
-            self._work = self._run_steps(self._sampling)
+            self.sampling = Sampling(model, request)
+            self.next = Next.ENCODE
 
     @property
     def model(self) -> LoadedModel:
@@ -63,50 +78,79 @@ class Run:
     def meta(self) -> JobMeta:
         """How the picture is made, with the time spent on it until now."""
         seconds = round(time.perf_counter() - self._began_at, 3)
-        return replace(self._request.meta, run_seconds=seconds)
+        return replace(self.request.meta, run_seconds=seconds)
+
+    def begin(self) -> list[Event]:
+        """It has been taken in hand."""
+        return [Started(self.job_id, Phase.ENCODING)]
+
+    def dress(self) -> None:
+        """Put on this job's LoRAs: another job of the same model may have worn others since."""
+        self._model.adapters.wear(self.request.loras)
+
+    def encoded(self, conditioning: Conditioning) -> list[Event]:
+        """Its prompt is encoded: draw the first latents."""
+        sampling = self._stepwise
+        try:
+            sampling.begin(conditioning)
+        except ValueError as error:
+            raise _steps_refused(self.request) from error
+        self.next = Next.STEP if not sampling.done else Next.DECODE
+        self._lapped_at = time.perf_counter()
+        return [Started(self.job_id, Phase.DENOISING, sampling.steps)]
+
+    def evaluated(self, predicted: torch.Tensor) -> list[Event]:
+        """The network has said something to it: take a step."""
+        sampling = self._stepwise
+        sampling.accept(predicted)
+        events: list[Event] = [self._stepped(sampling)]
+        if sampling.done:
+            self.next = Next.DECODE
+            events.append(Started(self.job_id, Phase.DECODING))
+        return events
+
+    def decoded(self, decoded: torch.Tensor) -> list[Event]:
+        """Its latents are decoded, [1, 3, H, W] about -1..1."""
+        self._work = self._finish(decoded_picture(decoded))
+        self.next = Next.ADVANCE
+        return next(self._work)
 
     def advance(self) -> list[Event]:
-        """The next piece of work: a step, or a phase before or after the steps."""
+        """A piece of work of its own."""
+        if self._work is None:
+            raise RuntimeError(f"job {self.job_id} has nothing of its own to do")
         return next(self._work)
 
     def preview(self) -> Preview | None:
         """The picture as it is now; None before the first step, or where it cannot be had cheaply."""
-        if isinstance(self._sampling, CallbackSampling) or not self._sampling.step:
+        if isinstance(self.sampling, CallbackSampling) or not self.sampling.step:
             return None
-        return make_preview(self._model, self._sampling)
+        return make_preview(self.sampling)
 
     def leave(self, *, keep_partial: bool) -> Image.Image | None:
         """End the job now; what it has drawn so far, if that is wanted and at least one step is done."""
-        self._work.close()
-        if isinstance(self._sampling, CallbackSampling):
-            return self._sampling.leave(keep_partial=keep_partial)
-        if not keep_partial or not self._sampling.step:
+        if self._work is not None:
+            self._work.close()
+        if isinstance(self.sampling, CallbackSampling):
+            return self.sampling.leave(keep_partial=keep_partial)
+        if not keep_partial or not self.sampling.step:
             return None
-        decoded = self._sampling.decode(self._sampling.estimate())
-        return finish_partial(decoded_picture(decoded), self._request.plan)
+        decoded = self.sampling.decode(self.sampling.estimate())
+        return finish_partial(decoded_picture(decoded), self.request.plan)
 
-    def _run_steps(self, sampling: Sampling) -> Work:
-        yield [Started(self.job_id, Phase.ENCODING)]
-        require_memory(self._model, self._request.plan.drawn)
-        self._dress()
-        try:
-            sampling.begin()
-        except ValueError as error:
-            raise _steps_refused(self._request) from error
-        yield [Started(self.job_id, Phase.DENOISING, sampling.steps)]
-        while not sampling.done:
-            self._dress()
-            sampling.advance()
-            yield [self._stepped(sampling)]
-        self._pacing.drain()
-        yield [Started(self.job_id, Phase.DECODING)]
-        picture = decoded_picture(sampling.decode())
-        yield from self._finish(picture)
+    def require_memory(self) -> None:
+        """Refuse a picture that cannot be held; ReverieError `out_of_memory`."""
+        require_memory(self._model, self.request.plan.drawn)
+
+    @property
+    def _stepwise(self) -> Sampling:
+        if isinstance(self.sampling, CallbackSampling):
+            raise TypeError(f"job {self.job_id} has a loop of its own")
+        return self.sampling
 
     def _run_callback(self, sampling: CallbackSampling) -> Work:
-        yield [Started(self.job_id, Phase.ENCODING)]
-        require_memory(self._model, self._request.plan.drawn)
-        self._dress()
+        self.require_memory()
+        self.dress()
         sampling.advance()
         yield [Started(self.job_id, Phase.DENOISING, sampling.steps), self._stepped(sampling)]
         while not sampling.done:
@@ -119,9 +163,9 @@ class Run:
         yield from self._finish(to_picture(sampling.picture, self._model.device))
 
     def _finish(self, picture: torch.Tensor) -> Work:
-        if needs_upscaling(self._request.plan):
+        if needs_upscaling(self.request.plan):
             yield [Started(self.job_id, Phase.UPSCALING)]
-        finishing = finish_picture(picture, self._request.plan, self._upscalers)
+        finishing = finish_picture(picture, self.request.plan, self._upscalers)
         while True:
             try:
                 next(finishing)
@@ -131,12 +175,10 @@ class Run:
             yield []
         yield [Finished(self.job_id, image, self.meta)]
 
-    def _dress(self) -> None:
-        """Put on this job's LoRAs: another job of the same model may have worn others since."""
-        self._model.adapters.wear(self._request.loras)
-
     def _stepped(self, sampling: Sampling | CallbackSampling) -> Stepped:
-        return Stepped(self.job_id, sampling.step, sampling.steps, self._pacing.lap())
+        now = time.perf_counter()
+        seconds, self._lapped_at = now - self._lapped_at, now
+        return Stepped(self.job_id, sampling.step, sampling.steps, seconds)
 
 
 def _steps_refused(request: Request) -> ReverieError:

@@ -1,33 +1,36 @@
 """One job of a family the engine knows: it owns its latents, scheduler, generator and step index.
 
-Nothing is shared between jobs but the weights, so a job gives the same bits whatever runs beside it, and may be
-left alone between two steps for as long as one likes.
+Nothing is shared between jobs but the weights, so a job may be left alone between two steps for as long as one
+likes, and gives the same picture whatever runs beside it.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Hashable
 from math import ceil
 from typing import Any
 
 import torch
 
-from reverie_inference.engine.families import Conditioning, decode_latents, encode_prompt
+from reverie_inference.engine.first_noise import first_noise
 from reverie_inference.engine.init_image import Origin
 from reverie_inference.engine.request import Request
+from reverie_inference.families.port import Conditioning
+from reverie_inference.families.registry import families
 from reverie_inference.models.loaded import LoadedModel
-
-_LEAST_ALPHA = 1e-4
 
 
 class Sampling:
     """The diffusion of one picture, from noise (or from another picture) to latents.
 
-    `begin` once, then `advance` until `done`; `estimate` and `decode` at any time after the first step.
+    `begin` once; then for each step the network's answer to `network_input` goes to `accept`, until `done`;
+    `estimate` and `decode` at any time after the first step.
     """
 
     def __init__(self, model: LoadedModel, request: Request) -> None:
-        self._model = model
+        self.model = model
+        self.family = families()[model.family]
         self._request = request
         self._scheduler = request.scheduler
         self._generator = torch.Generator("cpu").manual_seed(request.seed)
@@ -39,24 +42,26 @@ class Sampling:
         if request.start is not None:
             self._origin = Origin(model, request.start, request.scheduler, self._generator)
         self._index = 0
+        self._input: torch.Tensor
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     @torch.inference_mode()
-    def begin(self) -> None:
-        """Encode the prompt and draw the first latents.  ValueError if the scheduler refuses the steps."""
-        model, scheduler = self._model, self._scheduler
-        self._conditioning = encode_prompt(model, self._request)
-        scheduler.set_timesteps(self._request.steps, device=model.device)
-        dtype = self._conditioning.embeds.dtype
+    def begin(self, conditioning: Conditioning) -> None:
+        """Draw the first latents.  ValueError if the scheduler refuses the steps."""
+        model, scheduler, request = self.model, self._scheduler, self._request
+        self._conditioning = conditioning
+        self.family.set_timesteps(model, scheduler, request.steps, request.plan.drawn)
+        dtype = conditioning.dtype
         self._step_options = self._options_of_step()
         if self._origin is not None:
-            self._timesteps = self._origin.timesteps(self._request.steps)
+            self._timesteps = self._origin.timesteps(request.steps)
             self._latents = self._origin.first_latents(dtype)
             return
         self._timesteps = scheduler.timesteps
-        self._latents = self._first_latents(dtype)
-        if model.family == "sdxl" and hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(0)
+        shape = self.family.latent_shape(model, request.plan.drawn)
+        noise = first_noise(request, shape, self._generator, device=model.device, dtype=dtype)
+        self._latents = noise * self.family.first_noise_scale(scheduler)
+        self.family.begin(scheduler)
 
     @property
     def done(self) -> bool:
@@ -77,30 +82,47 @@ class Sampling:
         start = self._request.start
         return self._request.steps if start is None else start.steps
 
-    @torch.inference_mode()
-    def advance(self) -> None:
-        """Take one denoising step: one evaluation of the network, one step of the scheduler."""
-        conditioning, scheduler = self._conditioning, self._scheduler
+    @property
+    def rows(self) -> int:
+        """Rows that it takes of a batch."""
+        return self._conditioning.count
+
+    @property
+    def latents(self) -> torch.Tensor:
+        """[1, C, H, W], as far as they are."""
+        return self._latents
+
+    @property
+    def alike(self) -> Hashable:
+        """What must be equal for two jobs of one model to share an evaluation of the network."""
+        shape, dtype = self._latents.shape, self._latents.dtype
+        return (shape, dtype, self._conditioning.shapes)
+
+    @property
+    def conditioning(self) -> dict[str, torch.Tensor]:
+        """What the network is told beside latents and timestep, each [rows, ...]."""
+        return self._conditioning.rows
+
+    def network_input(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents [rows, C, H, W] as the network wants to see them, and the timestep, a scalar."""
         timestep = self._timesteps[self._index]
-        latents = self._latents
-        model_input = torch.cat([latents] * 2) if conditioning.guided else latents
-        model_input = scheduler.scale_model_input(model_input, timestep)
-        predicted = self._model.pipeline.unet(
-            model_input if self._origin is None else self._origin.unet_input(model_input),
-            timestep,
-            encoder_hidden_states=conditioning.embeds,
-            cross_attention_kwargs=None,
-            return_dict=False,
-            **conditioning.arguments,
-        )[0]
-        if conditioning.guided:
+        doubled = torch.cat([self._latents] * 2) if self._conditioning.guided else self._latents
+        self._input = self.family.scaled(self._scheduler, doubled, timestep)
+        return (self._input if self._origin is None else self._origin.unet_input(self._input)), timestep
+
+    @torch.inference_mode()
+    def accept(self, predicted: torch.Tensor) -> None:
+        """Take one step by what the network said to the last `network_input`, [rows, C, H, W]."""
+        timestep, latents = self._timesteps[self._index], self._latents
+        if self._conditioning.guided:
             negative, positive = predicted.chunk(2)
             predicted = negative + self._request.guidance * (positive - negative)
-        stepped = scheduler.step(predicted, timestep, latents, **self._step_options, return_dict=False)[0]
+        stepped = self._scheduler.step(predicted, timestep, latents, **self._step_options, return_dict=False)
+        following = stepped[0]
         if self._origin is not None:
-            stepped = self._origin.restored(stepped, self._index)
-        self._latents = stepped
-        self._seen = (model_input[-1:], predicted, timestep)
+            following = self._origin.restored(following, self._index)
+        self._latents = following
+        self._seen = (self._input[-1:], predicted, timestep)
         self._index += 1
 
     @torch.inference_mode()
@@ -110,50 +132,15 @@ class Sampling:
             raise RuntimeError("there is no estimate before the first step")
         if self.done:
             return self._latents
-        sample, predicted, timestep = self._seen
-        kind: str = self._scheduler.config.prediction_type
-        if kind == "sample":
-            return predicted
-        # What the network sees is always sqrt(a) x0 + sqrt(1 - a) noise, however the scheduler scales its own
-        # sample, so this one formula serves all of them (timesteps may be fractional).
-        alpha = _alpha(self._scheduler.alphas_cumprod, float(timestep))
-        signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-        if kind == "v_prediction":
-            estimated: torch.Tensor = signal * sample - noise * predicted
-        else:
-            estimated = (sample - noise * predicted) / signal
-        return estimated
+        return self.family.estimate(self._scheduler, *self._seen)
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor | None = None) -> torch.Tensor:
         """Picture of the latents [1, 3, H, W], values about -1..1."""
-        return decode_latents(self._model, self._latents if latents is None else latents, self._generator)
-
-    def _first_latents(self, dtype: torch.dtype) -> torch.Tensor:
-        """Noise of the job's seed, drawn on the CPU so that every device gets the same."""
-        from diffusers.utils.torch_utils import randn_tensor
-
-        pipeline = self._model.pipeline
-        width, height = self._request.plan.drawn
-        factor = pipeline.vae_scale_factor
-        shape = (1, pipeline.unet.config.in_channels, height // factor, width // factor)
-        noise: torch.Tensor = randn_tensor(
-            shape, generator=self._generator, device=self._model.device, dtype=dtype
-        )
-        latents: torch.Tensor = noise * self._scheduler.init_noise_sigma
-        return latents
+        return self.family.decode(self.model, self._latents if latents is None else latents, self._generator)
 
     def _options_of_step(self) -> dict[str, Any]:
         """`eta` and `generator` for the schedulers that take them."""
         accepted = inspect.signature(self._scheduler.step).parameters
         options: dict[str, Any] = {"eta": 0.0, "generator": self._generator}
         return {key: value for key, value in options.items() if key in accepted}
-
-
-def _alpha(alphas_cumprod: torch.Tensor, timestep: float) -> float:
-    """Signal part at a timestep, between two whole ones by interpolation."""
-    below = min(max(int(timestep), 0), len(alphas_cumprod) - 1)
-    above = min(below + 1, len(alphas_cumprod) - 1)
-    part = min(max(timestep - below, 0.0), 1.0)
-    alpha = float(alphas_cumprod[below]) * (1 - part) + float(alphas_cumprod[above]) * part
-    return max(alpha, _LEAST_ALPHA)

@@ -20,14 +20,16 @@ import msgspec
 import structlog
 import torch
 
+from reverie_inference.families.port import Family
+from reverie_inference.families.registry import CALLBACK, family_of
 from reverie_inference.models import single_file
 from reverie_inference.models.card import ModelCard, is_hub_id, read_card
 from reverie_inference.models.clip_tokenizer import clip_tokenizer
 from reverie_inference.models.device import pick_device, pick_dtype
 from reverie_inference.models.folder import inspect_folder
 from reverie_inference.models.load_progress import counted_parts, untold
-from reverie_inference.models.loaded import Family, LoadedModel
-from reverie_inference.models.text_to_image import in_engine_shape, pipeline_family, pipeline_geometry
+from reverie_inference.models.loaded import LoadedModel
+from reverie_inference.models.text_to_image import in_engine_shape, pipeline_geometry, require_own_loop
 from reverie_inference.models.weight_file import (
     PICKLE_SUFFIXES,
     WeightFile,
@@ -39,7 +41,6 @@ from reverie_protocol.errors import ErrorCode, ReverieError
 log = structlog.get_logger(__name__)
 
 _DEFAULT_STEPS = 25
-_DEFAULT_GUIDANCE = {"sd15": 7.5, "sdxl": 5.0}
 
 
 class Hub(msgspec.Struct, frozen=True):
@@ -232,7 +233,9 @@ def _finish(
 ) -> LoadedModel:
     """Put the pipeline on its device and gather its defaults."""
     pipeline = in_engine_shape(pipeline)
-    family = pipeline_family(pipeline, place.name)
+    family = family_of(pipeline)
+    if family is None:
+        require_own_loop(pipeline, place.name)
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     pipeline.to(device)
@@ -242,7 +245,7 @@ def _finish(
     native = card.native_size or geometry.native_size
     return LoadedModel(
         pipeline=pipeline,
-        family=family,
+        family=CALLBACK if family is None else family.name,
         mode=card.mode or place.name.removesuffix(".safetensors"),
         reference=reference,
         device=device,
@@ -257,12 +260,12 @@ def _finish(
     )
 
 
-def _default_guidance(card: ModelCard, family: Family, pipeline: Any) -> float:
+def _default_guidance(card: ModelCard, family: Family | None, pipeline: Any) -> float:
     """The card's, else the family's, else what the pipeline's own call defaults to."""
     if card.default_guidance is not None:
         return card.default_guidance
-    if family in _DEFAULT_GUIDANCE:
-        return _DEFAULT_GUIDANCE[family]
+    if family is not None and family.default_guidance is not None:
+        return family.default_guidance
     parameter = inspect.signature(pipeline.__call__).parameters.get("guidance_scale")
     return float(parameter.default) if parameter and parameter.default else 1.0
 

@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 from diffusers.pipelines import auto_pipeline
 
+from reverie_inference.families.registry import families
 from reverie_inference.models.loaded import LoadedModel
 
 #: What a pipeline must take so that its steps can be watched and its picture has the size that was asked for.
@@ -16,12 +17,18 @@ _WANTED = {"prompt", "image", "strength", "num_inference_steps", "callback_on_st
 
 def takes_init_image(model: LoadedModel) -> bool:
     """Whether pictures can start from another one."""
-    return model.family != "callback" or _sibling(model.pipeline, masked=False) is not None
+    return _engine_starts(model) or _sibling(model.pipeline, masked=False) is not None
 
 
 def takes_mask_image(model: LoadedModel) -> bool:
     """Whether parts of a picture can be drawn anew."""
-    return model.family != "callback" or _sibling(model.pipeline, masked=True) is not None
+    return _engine_starts(model) or _sibling(model.pipeline, masked=True) is not None
+
+
+def _engine_starts(model: LoadedModel) -> bool:
+    """Whether the step engine itself starts this model's pictures from others."""
+    family = families().get(model.family)
+    return family is not None and family.starts_from_pictures
 
 
 def from_picture(pipeline: Any, *, masked: bool) -> Any:

@@ -5,26 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from reverie_inference.models.adapters import Adapters
 from reverie_inference.models.card import Size as Size  # noqa: PLC0414  # sizes of models are asked for here
+from reverie_inference.models.encodings import Encodings
 
-Family = Literal["sd15", "sdxl", "callback"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is another only if it is the same
 class LoadedModel:
     """A pipeline on its device.
 
-    `family` says who runs it: the step engine (`sd15`, `sdxl`), or the pipeline's own loop (`callback`).
+    `family` names who runs it: a family of the step engine (`sd15`, `sdxl`, `sd3`, …), or the pipeline's own loop
+    (`callback`).
     `size_multiple` is in pixels: what both sides of a picture must be divisible by.
     """
 
     pipeline: Any
-    family: Family
+    family: str
     mode: str
     reference: str
     device: torch.device
@@ -42,6 +42,11 @@ class LoadedModel:
     def adapters(self) -> Adapters:
         """The LoRAs on this pipeline."""
         return Adapters(self.pipeline)
+
+    @cached_property
+    def encodings(self) -> Encodings:
+        """Prompts that were encoded before."""
+        return Encodings()
 
     @property
     def scheduler(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 import msgspec
 
-from reverie_inference.models.loaded import Family, Size
+from reverie_inference.models.card import Size
 from reverie_protocol.errors import ErrorCode, ReverieError
 
 
@@ -19,12 +19,8 @@ class Geometry(msgspec.Struct, frozen=True):
     size_multiple: int
 
 
-def pipeline_family(pipeline: Any, name: str) -> Family:
-    """Who runs this pipeline; `unsupported_model` if it makes no picture from text with steps we can watch."""
-    if type(pipeline) is diffusers.StableDiffusionPipeline and _known_unet(pipeline):
-        return "sd15"
-    if type(pipeline) is diffusers.StableDiffusionXLPipeline and _known_unet(pipeline):
-        return "sdxl"
+def require_own_loop(pipeline: Any, name: str) -> None:
+    """`unsupported_model` if a pipeline's own loop makes no picture from text with steps we can watch."""
     parameters = inspect.signature(pipeline.__call__).parameters
     wanted = {"prompt", "num_inference_steps", "callback_on_step_end"}
     required = {key for key, value in parameters.items() if value.default is inspect.Parameter.empty}
@@ -34,7 +30,6 @@ def pipeline_family(pipeline: Any, name: str) -> Family:
             ErrorCode.UNSUPPORTED_MODEL,
             f"{name} is a {type(pipeline).__name__}, which is not a text-to-image pipeline with step callbacks.",
         )
-    return "callback"
 
 
 def _takes_pictures(parameters: Any) -> bool:
@@ -42,7 +37,7 @@ def _takes_pictures(parameters: Any) -> bool:
     return any(name in parameters for name in ("image", "mask_image", "video"))
 
 
-def _known_unet(pipeline: Any) -> bool:
+def has_known_unet(pipeline: Any) -> bool:
     """Whether the UNet takes the autoencoder's latents, and nothing beside them but a mask and a masked picture."""
     latents = pipeline.vae.config.latent_channels
     return draws_under_masks(pipeline) or bool(pipeline.unet.config.in_channels == latents)

@@ -22,6 +22,8 @@ class EngineAssignment(Assignment):
         self.progress = JobProgress(job.id, job.attempt)
         self.progress.enter(Phase.LOADING)
         self.outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        #: The lane it is in now; the record may be moved while it runs.
+        self.lane = job.priority
         #: The engine has it, and will report how it ends.
         self.admitted = False
         self.preview_asked_at = float("-inf")

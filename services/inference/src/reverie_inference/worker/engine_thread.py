@@ -18,7 +18,7 @@ from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_inference.modes.catalogue import Catalogue
 from reverie_inference.worker.capabilities import Capabilities, Offer
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import GenerateParams, JobParams, SuperResolutionParams, SwitchParams
+from reverie_protocol.jobs import GenerateParams, JobParams, Lane, SuperResolutionParams, SwitchParams
 
 if TYPE_CHECKING:
     from reverie_inference.engine.preview import Preview
@@ -85,11 +85,14 @@ class Engine(Protocol):
     ) -> Any:
         """What `admit` takes."""
 
-    def admit(self, job_id: str, request: Any) -> None:
+    def admit(self, job_id: str, request: Any, *, lane: int) -> None:
         """Take a job in."""
 
+    def reprioritise(self, job_id: str, lane: int) -> None:
+        """Put a job into another lane."""
+
     def step(self) -> list[Event]:
-        """Advance every job."""
+        """Do the next piece of work."""
 
     def leave(self, job_id: str, *, keep_partial: bool = False) -> Left | None:
         """Let a job go."""
@@ -107,6 +110,13 @@ class _Admit:
     params: JobParams
     fallback_seed: int
     pictures: Pictures
+    lane: int
+
+
+@dataclass(frozen=True)
+class _Reprioritise:
+    run_id: str
+    lane: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class _Stop:
     pass
 
 
-_Command = _Admit | _Leave | _MakePreview | _Use | _Stop
+_Command = _Admit | _Reprioritise | _Leave | _MakePreview | _Use | _Stop
 
 
 class EngineThread:
@@ -167,10 +177,20 @@ class EngineThread:
         return not self._thread.is_alive()
 
     def admit(
-        self, run_id: str, params: JobParams, *, fallback_seed: int, pictures: Pictures = NO_PICTURES
+        self,
+        run_id: str,
+        params: JobParams,
+        *,
+        fallback_seed: int,
+        pictures: Pictures = NO_PICTURES,
+        lane: int = Lane.NORMAL,
     ) -> None:
         """Take a job in; a Finished, Left, Failed or Switched event will come for it."""
-        self._inbox.put_nowait(_Admit(run_id, params, fallback_seed, pictures))
+        self._inbox.put_nowait(_Admit(run_id, params, fallback_seed, pictures, lane))
+
+    def reprioritise(self, run_id: str, lane: int) -> None:
+        """Put a run into another lane, from its next step on."""
+        self._inbox.put_nowait(_Reprioritise(run_id, lane))
 
     def leave(self, run_id: str, *, keep_partial: bool) -> None:
         """Let a run go at its next step; a Left event comes unless the run ended before."""
@@ -204,6 +224,7 @@ class EngineThread:
                 if self._engine is not None:
                     for event in self._engine.step():
                         self._report(event)
+                    self._tell()
         except Exception as error:
             log.exception("the engine ended")
             self._report(EngineLost(str(error) or type(error).__name__))
@@ -241,7 +262,7 @@ class EngineThread:
             self._told = now
             self._report(Loaded(now))
 
-    def _carry_out(self, command: _Admit | _Leave | _MakePreview | _Use) -> None:
+    def _carry_out(self, command: _Admit | _Reprioritise | _Leave | _MakePreview | _Use) -> None:
         match command:
             case _Use(catalogue):
                 if self._offer is not None:
@@ -249,6 +270,8 @@ class EngineThread:
                     self._tell()
             case _Admit():
                 self._admit(command)
+            case _Reprioritise(run_id, lane) if self._engine is not None:
+                self._engine.reprioritise(run_id, lane)
             case _Leave(run_id, keep_partial) if self._engine is not None:
                 left = self._engine.leave(run_id, keep_partial=keep_partial)
                 if left is not None:
@@ -269,7 +292,7 @@ class EngineThread:
                 request = self._engine.resolve(
                     command.params, fallback_seed=command.fallback_seed, pictures=command.pictures
                 )
-                self._engine.admit(command.run_id, request)
+                self._engine.admit(command.run_id, request, lane=command.lane)
         except ReverieError as error:
             self._report(Failed(command.run_id, error.code, error.message))
         except Exception:

@@ -105,12 +105,12 @@ class EngineOffer:
         self._device = device_name(device)
         self._vram = partial(measure_vram, device)
         self._known: dict[str, ModelFacts] = {}
-        self._asked_of: tuple[int, str] | None = None
+        self._asked_of: tuple[int, str, int] | None = None
         self._capabilities: Capabilities
 
     def capabilities(self) -> Capabilities:
         """See `Offer.capabilities`; asked before each job, so it costs nothing while nothing has changed."""
-        now = (self._engine.shelf.version, self._engine.mode)
+        now = (self._engine.shelf.version, self._engine.mode, self._engine.room)
         if now != self._asked_of:
             self._asked_of = now
             self._capabilities = self._look()
@@ -139,7 +139,7 @@ class EngineOffer:
             schedulers=tuple(dict.fromkeys(schedulers)),
             superres=bool(engine.upscalers),
             superres_scale=pass_scale(engine.upscalers) or SUPERRES_SCALE,
-            slots=1 if self._known and all(f.alone for f in self._known.values()) else engine.capacity,
+            slots=1 if self._known and all(f.alone for f in self._known.values()) else engine.room,
             vram=self._vram,
         )
 

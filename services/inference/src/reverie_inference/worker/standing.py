@@ -52,7 +52,7 @@ class Standing:
             device=settings.device,
             backend=BACKEND,
             job_types=(JobType.GENERATE, JobType.SR, JobType.SWITCH),
-            slots=settings.slots,
+            slots=settings.slots or 1,
             detail=f"loading {self.model}",
             loading=self.model,
             started_at=clock.time(),
@@ -89,7 +89,7 @@ class Standing:
             schedulers=capabilities.schedulers,
             superres=capabilities.superres,
             superres_scale=capabilities.superres_scale,
-            slots=min(self._record.slots, capabilities.slots),
+            slots=capabilities.slots,
             detail=self._record.detail if state is WorkerState.DRAINING else "",
             **_NOTHING_LOADED,
         )

@@ -30,7 +30,7 @@ from reverie_inference.worker.standing import BACKEND, Standing
 from reverie_inference.worker.tally import Tally
 from reverie_jobs.claiming import can_serve
 from reverie_jobs.controls import ControlMirror, closed_lanes
-from reverie_jobs.mirror import JobMirror, WorkerMirror
+from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import (
@@ -38,6 +38,7 @@ from reverie_protocol.jobs import (
     GenerateParams,
     Job,
     JobMeta,
+    Lane,
     ModeInfo,
     SuperResolutionParams,
     SwitchParams,
@@ -129,6 +130,22 @@ class InferenceWorker(Claimant[EngineAssignment]):
             case Started() | Stepped() | Tiled():
                 self._on_step(report)
 
+    def on_job(self, change: Change[Job]) -> None:
+        """See `Claimant.on_job`; another lane of a job that runs acts at its next step."""
+        super().on_job(change)
+        job, assignment = change.record, self._assignments.get(change.key)
+        if (
+            job is None
+            or assignment is None
+            or not assignment.held_in(job)
+            or assignment.lane == job.priority
+        ):
+            return
+        assignment.lane = job.priority
+        if assignment.admitted:
+            self._engine.reprioritise(assignment.run_id, job.priority)
+        self._wake.set()
+
     async def on_watch(self, message: Message) -> None:
         """Somebody watches a job's previews."""
         self._previews.leases.renew(message.subject.rpartition(".")[2], now=self._clock.monotonic())
@@ -145,11 +162,11 @@ class InferenceWorker(Claimant[EngineAssignment]):
 
     def _next(self) -> Job | None:
         """The job to claim now, None if there is none or no room."""
-        if self._draining or len(self._runs) >= self.standing.outline.slots:
-            return None
         record = self.standing.outline
+        if self._draining or len(self._runs) >= record.slots + self._settings.displaced:
+            return None
         now = self._clock.time()
-        paused = closed_lanes(self._controls.control, worker=record.name)
+        paused = closed_lanes(self._controls.control, worker=record.name) | self._full_lanes(record.slots)
         if record.state is not WorkerState.BROKEN:
             job = self._jobs.waiting.choose(record, now=now, paused=paused)
             if job is not None or not record.unavailable:
@@ -159,6 +176,14 @@ class InferenceWorker(Claimant[EngineAssignment]):
         able = replace(record, state=WorkerState.READY, modes=modes)
         job = self._jobs.waiting.choose(able, now=now, paused=paused)
         return job if job is not None and self._nobody_else(job) else None
+
+    def _full_lanes(self, slots: int) -> frozenset[Lane]:
+        """Lanes of which no more is taken: jobs of these and higher ones fill the slots.
+
+        A job of a higher lane is taken all the same, and displaces one of a lower.
+        """
+        held = [run.lane for run in self._runs.values()]
+        return frozenset(lane for lane in Lane if sum(other <= lane for other in held) >= slots)
 
     def _nobody_else(self, job: Job) -> bool:
         """Whether no other worker could do a job that we can only fail."""
@@ -199,7 +224,9 @@ class InferenceWorker(Claimant[EngineAssignment]):
             self._runs.pop(assignment.run_id, None)
             return
         seed = _seed_of(assignment.job.id)
-        self._engine.admit(assignment.run_id, params, fallback_seed=seed, pictures=pictures)
+        self._engine.admit(
+            assignment.run_id, params, fallback_seed=seed, pictures=pictures, lane=assignment.lane
+        )
         assignment.admitted = True
         if assignment.job.cancel:
             self._stop(assignment, StopReason.CANCELLED)

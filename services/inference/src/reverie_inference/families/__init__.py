@@ -1,0 +1,1 @@
+"""Families of models that the step engine runs itself, one file each."""

@@ -1,0 +1,71 @@
+"""Lanes inside a worker: who is claimed although all slots are taken, and who goes first once they run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+
+from reverie_jobs.transitions import reprioritise
+from reverie_protocol.jobs import JobState, Lane, Progress
+
+
+async def steps_of(told: asyncio.Queue[Any], job_id: str, step: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            progress = msgspec.json.decode((await told.get()).data, type=Progress)
+            if progress.job_id == job_id and progress.step >= step:
+                return
+
+
+async def test_an_urgent_job_is_taken_although_background_jobs_fill_the_slots_and_ends_first(
+    world: Any, models: Any, gate: Any
+) -> None:
+    told = await world.listen("job.progress.*")
+    async with world.worker(models["sd15"], gate=gate, slots=1):
+        dream = await world.submit(num_inference_steps=20, priority=Lane.BACKGROUND)
+        gate.let(2)
+        await steps_of(told, dream, 1)
+        urgent = await world.submit(num_inference_steps=2, priority=Lane.URGENT)
+        await world.runs(urgent)
+        gate.let(4)
+        assert (await world.ended(urgent)).state is JobState.COMPLETED
+        assert world.jobs.get(dream).state is JobState.RUNNING
+        gate.open()
+        assert (await world.ended(dream)).attempt == 1
+
+
+async def test_no_more_of_a_lane_is_taken_than_there_are_slots(world: Any, models: Any, gate: Any) -> None:
+    async with world.worker(models["sd15"], gate=gate, slots=2) as worker:
+        jobs = [await world.submit(num_inference_steps=2) for _ in range(3)]
+        await world.runs(jobs[0])
+        await world.runs(jobs[1])
+        urgent = await world.submit(num_inference_steps=1, priority=Lane.URGENT)
+        await world.runs(urgent)
+        assert set(worker.running) == {jobs[0], jobs[1], urgent}
+        gate.open()
+        assert [(await world.ended(job)).state for job in (*jobs, urgent)] == [JobState.COMPLETED] * 4
+
+
+async def test_moving_a_running_job_to_another_lane_acts_at_its_next_step(
+    world: Any, models: Any, gate: Any
+) -> None:
+    told = await world.listen("job.progress.*")
+    async with world.worker(models["sd15"], gate=gate, slots=1):
+        dream = await world.submit(num_inference_steps=6, priority=Lane.BACKGROUND)
+        gate.let(2)
+        await steps_of(told, dream, 1)
+        other = await world.submit(num_inference_steps=6, priority=Lane.NORMAL)
+        await world.runs(other)
+        gate.let(3)
+        await steps_of(told, other, 1)
+        await world.store.apply(
+            dream, lambda job: reprioritise(job, lane=Lane.URGENT, position=None, now=time.time())
+        )
+        await world.until(dream, lambda job: job.priority is Lane.URGENT)
+        gate.open()
+        await world.ended(dream)
+        assert world.jobs.get(other).state is JobState.RUNNING
+        await world.ended(other)
