@@ -255,6 +255,26 @@ def test_a_sign_of_the_prompt_begins_the_wait_anew() -> None:
     assert health.check(120.5) != []
 
 
+def test_signs_are_waited_for_only_since_there_is_a_socket() -> None:
+    health = connected()
+    health.looked(queue(running=("p",)), ["p"], 10.0)
+    health.closed(11.0)
+    health.looked(queue(running=("p",)), ["p"], 90.0)
+    assert health.check(90.0) == []
+    health.opened(91.0)
+    health.heard(Status(1, "c"), 91.1)
+    assert health.check(150.0) == []
+    assert [finding.reason for finding in health.check(151.1)] == [Reason.JOB_SILENT]
+
+
+def test_a_silent_prompt_that_was_interrupted_is_not_to_be_interrupted_again() -> None:
+    health = connected()
+    health.looked(queue(running=("p",)), ["p"], 10.0)
+    health.interrupted("p", 65.0)
+    health.looked(queue(running=("p",)), ["p"], 80.0)
+    assert health.check(80.0) == []
+
+
 def test_a_prompt_of_another_client_id_owes_no_signs() -> None:
     health = connected()
     health.looked(queue(running=("taken-over",)), [], 10.0)
@@ -272,6 +292,16 @@ def test_a_prompt_that_runs_on_after_an_interrupt_shows_a_dead_worker() -> None:
     assert health.unhealthy is not None
     assert health.unhealthy.prompt_id == "p"
     assert health.check(32.0) == []
+
+
+def test_a_prompt_that_still_gives_signs_after_an_interrupt_shows_a_living_worker() -> None:
+    health = connected()
+    health.looked(queue(running=("p",)), ["p"], 10.0)
+    health.interrupted("p", 11.0)
+    for at in range(12, 60, 5):
+        health.heard(Progress("p", "1", at, 60), float(at))
+        health.looked(queue(running=("p",)), ["p"], at + 1.0)
+        assert health.check(at + 1.0) == []
 
 
 def test_an_interrupt_that_took_effect_late_shows_a_living_worker() -> None:

@@ -56,7 +56,6 @@ class SocketWatch:
     def closed(self) -> None:
         """There is no socket."""
         self._opened_at = self._status_owed_since = self._ping_sent_at = self._given_up = None
-        self._seen = None
         self._unheard.clear()
 
     @property

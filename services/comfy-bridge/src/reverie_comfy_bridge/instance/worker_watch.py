@@ -44,8 +44,9 @@ class WorkerWatch:
             return
         self._dead = None
         self._idle.clear()
-        if frame.prompt_id in self._signs:
-            self._signs[frame.prompt_id] = now
+        for since in (self._signs, self._interrupted):
+            if frame.prompt_id in since:
+                since[frame.prompt_id] = now
 
     def posted(self, number: float | None, sent_at: float) -> None:
         """ComfyUI numbers what it takes, from 0 at each start; of two POSTs at once either may be first."""
@@ -63,7 +64,7 @@ class WorkerWatch:
         self._highest = None
 
     def interrupted(self, prompt_id: str, now: float) -> None:
-        """A running prompt of ours was interrupted; the first time counts."""
+        """A running prompt of ours was interrupted; the first time counts, or its last sign after that."""
         self._interrupted.setdefault(prompt_id, now)
 
     def ended(self, prompt_id: str) -> None:
@@ -90,10 +91,9 @@ class WorkerWatch:
 
     def _judge(self, running: Collection[str], now: float) -> None:
         if self._dead is not None:
-            stuck = self._dead.prompt_id
-            moved_on = bool(running) and stuck not in running
-            if moved_on or (self._opened_at > self._dead_since and stuck not in running and not self._idle):
-                self._dead = None
+            moved_on = bool(running) and self._dead.prompt_id not in running
+            if moved_on or self._opened_at > self._dead_since:
+                self._dead = None  # unless what follows shows it anew
         for prompt_id, at in self._interrupted.items():
             if prompt_id in running and now - at > self._limits.interrupt_s:
                 self._bury("A prompt runs on although it was interrupted.", prompt_id, now)
