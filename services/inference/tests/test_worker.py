@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
-from PIL import Image
 
 from reverie_inference.models.loaded import LoadedModel
 from reverie_jobs.transitions import Claim, claim, requeue
