@@ -181,6 +181,23 @@ def test_a_later_revision_does_not_stand_for_a_listed_one() -> None:
     assert replay.listed({"a": 2}, 2) == []
 
 
+def test_nothing_is_listed_again_while_what_is_listed_is_on_its_way() -> None:
+    replay = begun(last=3, pending=3)
+    assert replay.wants_list
+    replay.listed({"a": 3}, 3)
+    for sequence in (1, 2):  # each was the last one when it was sent
+        told(replay, "a", sequence, sequence, pending=0)
+        assert not replay.wants_list
+    assert told(replay, "a", 3, 3, pending=0) == [Entry("a", b"", 3), SnapshotEnd(3)]
+
+
+def test_what_was_purged_on_its_way_is_looked_for_in_another_list() -> None:
+    replay = begun(last=2, pending=2)
+    replay.listed({"a": 1, "b": 1}, 2)
+    replay.delivered("a", None, sequence=3, delivery=1, pending=0)
+    assert replay.wants_list
+
+
 def test_a_history_does_not_end_with_a_revision_that_is_not_in_the_list_yet() -> None:
     replay = begun(last=1, pending=1)
     replay.listed({"a": 1}, 1)

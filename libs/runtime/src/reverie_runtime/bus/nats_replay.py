@@ -51,8 +51,16 @@ class Replay:
 
     @property
     def complete(self) -> bool:
-        """Whether the snapshot was told to its end; until then `listed` wants to know what there is."""
+        """Whether the snapshot was told to its end."""
         return self._complete
+
+    @property
+    def wants_list(self) -> bool:
+        """Whether a list is of use now.  Not while what the last one lists is on its way.
+
+        One for each message that was the last when it was sent: and the end of a busy bucket is never reached.
+        """
+        return not self._complete and (not self._is_listed or self._passed >= self._listed_to)
 
     @property
     def shortfalls(self) -> int:
