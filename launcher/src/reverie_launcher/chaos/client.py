@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -232,23 +233,27 @@ class Client:
         job_id = await self.submit(plan, plan.path, cut=plan.cuts_after_submit)
         if job_id is None:
             return
+        # A key is known for as long as its job: later it would make another one.
+        until = time.time() + self._retention_s / 2
         async with asyncio.TaskGroup() as tasks:
             for _ in range(plan.repeats):
                 self.repeats += 1
-                tasks.create_task(self.submit(plan, self._rng.choice(tuple(Path))))
+                tasks.create_task(self.submit(plan, self._rng.choice(tuple(Path)), until=until))
             if plan.conflicts:
-                tasks.create_task(self._conflict(plan, job_id))
+                tasks.create_task(self._conflict(plan, job_id, until=until))
             if plan.cancel_after_s is not None:
                 tasks.create_task(self.cancel(job_id, plan.cancel_path, after_s=plan.cancel_after_s))
             tasks.create_task(self.follow(job_id, eagerly=plan.polls))
 
-    async def submit(self, plan: JobPlan, path: Path, *, cut: bool = False) -> str | None:
-        """Try until it is acknowledged; the job's id, None if it was refused for good."""
+    async def submit(
+        self, plan: JobPlan, path: Path, *, cut: bool = False, until: float = math.inf
+    ) -> str | None:
+        """Try until it is acknowledged; the job's id, None if it was refused for good, or late at `until`."""
         async with self._tries:
-            return await self._insist(plan, path, cut=cut)
+            return await self._insist(plan, path, cut=cut, until=until)
 
-    async def _insist(self, plan: JobPlan, path: Path, *, cut: bool) -> str | None:
-        while True:
+    async def _insist(self, plan: JobPlan, path: Path, *, cut: bool, until: float) -> str | None:
+        while time.time() < until:
             try:
                 answer = await (self._submit_on_socket if path is Path.SOCKET else self._submit_over_http)(
                     plan, cut=cut
@@ -267,6 +272,7 @@ class Client:
                 return ack.job_id
             cut = False
             await self._pause()
+        return None
 
     async def _submit_on_socket(self, plan: JobPlan, *, cut: bool) -> dict[str, Any]:
         return await self._ask({"type": "job:submit", **_body(plan)}, cut=cut)
@@ -284,13 +290,13 @@ class Client:
                 raise
             raise ConnectionError("cut by the client") from None
 
-    async def _conflict(self, plan: JobPlan, job_id: str) -> None:
+    async def _conflict(self, plan: JobPlan, job_id: str, *, until: float) -> None:
         """The same key with another body must be refused, once the job is there."""
         async with self._tries:
-            await self._provoke(plan, job_id)
+            await self._provoke(plan, job_id, until=until)
 
-    async def _provoke(self, plan: JobPlan, job_id: str) -> None:
-        while True:
+    async def _provoke(self, plan: JobPlan, job_id: str, *, until: float) -> None:
+        while time.time() < until:
             try:
                 await self._call("POST", "/v1/jobs", json={**_body(plan), "prompt": "something else"})
             except Refused as refused:
