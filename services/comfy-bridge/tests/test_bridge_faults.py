@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from msgspec.structs import replace
+from PIL import Image
 from websockets.asyncio.client import connect
 
 from reverie_jobs.reaper import Reaper
@@ -139,9 +141,12 @@ def _busy(*comfies: FakeComfy) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def bridge_process(world: Any, folder: Path, *comfies: FakeComfy) -> AsyncIterator[ServiceProcess]:
+async def bridge_process(
+    world: Any, folder: Path, *comfies: FakeComfy, **variables: str
+) -> AsyncIterator[ServiceProcess]:
     port = free_port()
     environment = {
+        **variables,
         "REVERIE_NATS__URL": world.server.url,
         "REVERIE_STORAGE__PATH": str(world.folder / "storage"),
         "REVERIE_COMFY__INSTANCES": ",".join(
@@ -219,3 +224,32 @@ async def test_a_second_bridge_stands_by_and_takes_over(world: Any, comfy: FakeC
             record = await world.instance("a", lambda each: each.bridge.startswith("comfy-bridge-second."))
             assert record.origin == "settings"
             assert (await world.ended(await world.submit(world.loop()))).state is JobState.COMPLETED
+
+
+async def test_a_bridge_that_ends_beside_any_of_its_steps_leaves_nothing_undone_and_nothing_twice(
+    world: Any, comfy: FakeComfy, tmp_path: Path
+) -> None:
+    points = tmp_path / "points"
+    points.mkdir()
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(buffer, "PNG")
+    key = await world.storage.put(buffer.getvalue(), content_type="image/png")
+    places = [f"{side}.comfy-{step}" for step in ("post", "end") for side in ("before", "after")]
+    async with (
+        Reaper(world.bus, world.store, world.jobs, clock=SystemClock()).run(),
+        bridge_process(world, tmp_path, comfy, CRASH_POINTS=str(points)) as process,
+    ):
+        for number, place in enumerate([*places, "after.output", "after.comfy-forget"]):
+            (points / place).write_text("KILL")
+            ended = len(comfy.ended)
+            model = "tiny_esrgan_x4_random.safetensors" if number % 2 else "tiny_esrgan_x2_random.safetensors"
+            job_id = await world.submit(
+                workflowId="upscale", params={"model": model}, inputImage=key, owner=f"owner-{number}"
+            )
+            await asyncio.to_thread(process.wait)
+            await asyncio.to_thread(process.start)
+            job = await world.ended(job_id)
+            assert job.state is JobState.COMPLETED, (place, job.error, process.logs())
+            assert [output.width for output in job.outputs] == [64 if number % 2 else 32]
+            assert len(comfy.ended) == ended + 1, f"{place}: the prompt ran twice"
+        await world.eventually(lambda: not comfy.instance.queue.history, "the history to be tidied")

@@ -30,6 +30,14 @@ FLAGS: Final = msgspec.json.encode(
 ).decode()
 
 
+class _Straight(connect):
+    """Goes to the address that an administrator named, and nowhere else."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        """A redirect is an error like any other."""
+        return exc
+
+
 class InstanceSocket:
     """An open socket.  Close it fully before another one of its client id is opened: that one would be deaf."""
 
@@ -42,7 +50,7 @@ class InstanceSocket:
     async def open(cls, url: str, client_id: str, *, timeout_s: float) -> InstanceSocket:
         """Open one and say our feature flags; Unreachable."""
         try:
-            connection = await connect(
+            connection = await _Straight(
                 socket_url(url, client_id),
                 # Deflating previews costs ComfyUI's one event loop tens of milliseconds each.
                 compression=None,

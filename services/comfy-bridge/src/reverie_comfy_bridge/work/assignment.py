@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from msgspec.structs import replace
 
 from reverie_comfy_bridge.run.events import Progressed
-from reverie_protocol.jobs import Job, Phase, Progress
+from reverie_protocol.jobs import ComfyRun, Job, Phase, Progress
 from reverie_worker.assignment import Assignment, StopReason
 
 #: Part of the whole that running the prompt is; the rest is keeping its outputs.
-EXECUTED: float = 0.99
+EXECUTED: Final = 0.99
+#: Nodes that a message or a record tells of.
+MAX_NODES: Final = 200
+
+
+def bounded(run: ComfyRun) -> ComfyRun:
+    """The run with the nodes that were seen last, as many as a message or a record should hold."""
+    return run if len(run.nodes) <= MAX_NODES else replace(run, nodes=run.nodes[-MAX_NODES:])
 
 
 class PromptProgress:
@@ -33,7 +41,7 @@ class PromptProgress:
             steps=event.steps,
             progress=self._at_least(event.fraction * EXECUTED),
             node=event.title,
-            comfy=event.run,
+            comfy=bounded(event.run),
         )
 
     def done(self) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
-from reverie_comfy_bridge.work.assignment import PromptAssignment
+from reverie_comfy_bridge.work.assignment import PromptAssignment, bounded
 from reverie_jobs.transitions import cancel_finished, complete, fail, requeue
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode
 from reverie_protocol.jobs import ComfyNodeError, JobError, JobMeta, Output
@@ -18,8 +18,7 @@ from reverie_worker.delivery import Delivery
 
 #: A job that instances lost this often while it was inside them is not tried again.
 MAX_LOSSES: Final = 3
-#: Nodes that a record tells of.
-MAX_NODES: Final = 200
+#: Errors of nodes that a record tells of.
 MAX_NODE_ERRORS: Final = 50
 
 log = structlog.get_logger(__name__)
@@ -78,6 +77,4 @@ class PromptDelivery(Delivery):
 
 
 def _bounded(meta: JobMeta | None) -> JobMeta | None:
-    if meta is None or meta.comfy is None or len(meta.comfy.nodes) <= MAX_NODES:
-        return meta
-    return replace(meta, comfy=replace(meta.comfy, nodes=meta.comfy.nodes[:MAX_NODES]))
+    return meta if meta is None or meta.comfy is None else replace(meta, comfy=bounded(meta.comfy))
