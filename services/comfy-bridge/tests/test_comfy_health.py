@@ -157,6 +157,16 @@ def test_frames_that_come_soon_after_the_history_are_not_missed() -> None:
     assert health.check(60.0) == []
 
 
+def test_prompts_that_were_taken_out_of_the_queue_are_never_missed() -> None:
+    health = connected()
+    for number in range(200):
+        health.posted(f"p{number}", number, 10.0 + number)
+        health.heard(Status(1), 10.1 + number)
+        health.looked(EMPTY, [], 10.2 + number)
+        assert health.check(10.3 + number) == []
+    assert health.check(500.0) == []
+
+
 def test_an_unheard_prompt_of_another_client_id_says_nothing() -> None:
     health = connected()
     health.ended("taken-over", heard=False, now=20.0)

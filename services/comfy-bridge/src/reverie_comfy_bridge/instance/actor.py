@@ -23,7 +23,7 @@ from reverie_comfy_bridge.instance.port import until_it_opens
 from reverie_comfy_bridge.instance.reasons import Reason
 from reverie_comfy_bridge.instance.socket import InstanceSocket
 from reverie_comfy_bridge.run.attribution import Attribution
-from reverie_comfy_bridge.run.events import Ended, Event, LookNow, Outcome
+from reverie_comfy_bridge.run.events import Ended, EndReason, Event, LookNow
 from reverie_comfy_bridge.run.prompt_run import Look, PromptRun
 from reverie_comfy_bridge.settings import InstanceLimits
 from reverie_comfy_bridge.wire.frames import Frame, Status
@@ -277,9 +277,9 @@ class Instance:
 
     def _note_end(self, follower: Follower, ended: Ended) -> None:
         run, now = follower.run, self._clock.monotonic()
-        if ended.outcome is Outcome.LOST:
+        if ended.reason is EndReason.VANISHED:
             self._health.vanished(run.prompt_id, now)
-        else:
+        elif ended.reason is EndReason.HISTORY:
             self._health.ended(run.prompt_id, heard=run.heard_at is not None, now=now)
 
     # --- looking ---

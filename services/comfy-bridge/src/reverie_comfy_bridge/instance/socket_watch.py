@@ -9,11 +9,15 @@ as the old one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from reverie_comfy_bridge.instance.findings import Finding, Limits, Remedy
 from reverie_comfy_bridge.instance.reasons import Reason
 from reverie_comfy_bridge.wire.frames import FeatureFlags, Frame, Status
 from reverie_comfy_bridge.wire.queue import Queue
+
+#: Prompts that were taken out of the queue are never heard of.
+MAX_UNHEARD: Final = 64
 
 _Seen = tuple[frozenset[str], frozenset[str]]
 
@@ -93,6 +97,8 @@ class SocketWatch:
         if self._opened_at is None:
             return
         self._unheard[prompt_id] = None
+        while len(self._unheard) > MAX_UNHEARD:
+            del self._unheard[next(iter(self._unheard))]
         self._owe_status(now)
 
     def _owe_status(self, now: float) -> None:
