@@ -490,7 +490,9 @@ async def test_a_failing_node_is_named_with_its_exception(comfy: Comfy) -> None:
 async def test_a_failed_prompt_keeps_the_outputs_of_what_had_ended(comfy: Comfy) -> None:
     graph = picture_graph()
     graph["4"] = loop_graph(3)["1"]
-    graph["5"] = node("RecFail", image=["4", 0], message="boom ünïcode")
+    # Farther from its output than the other branch, or either might run first: ComfyUI keeps outputs in a set.
+    graph["7"] = node("ImageInvert", image=["4", 0])
+    graph["5"] = node("RecFail", image=["7", 0], message="boom ünïcode")
     graph["6"] = node("SaveImage", images=["5", 0], filename_prefix="never")
     frames, entry = await comfy.run(graph)
     [error] = [data for kind, data in frames if kind == "execution_error"]

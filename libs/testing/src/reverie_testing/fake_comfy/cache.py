@@ -10,12 +10,17 @@ from reverie_testing.fake_comfy.nodes import Result
 from reverie_testing.fake_comfy.order import Graph, is_link
 
 
+#: How many results the versions keep that keep them while there is memory.
+PLENTY = 200
+
+
 class Cache(dict[str, Result]):
     """Results by signature."""
 
-    def keep(self, names: set[str]) -> None:
-        """Forget what the last prompt did not contain."""
-        for name in [name for name in self if name not in names]:
+    def keep(self, names: set[str], *, plenty: bool) -> None:
+        """Forget what the last prompt did not contain; if there is plenty of memory, only the oldest of that."""
+        others = [name for name in self if name not in names]
+        for name in others[: max(len(others) - PLENTY, 0)] if plenty else others:
             del self[name]
 
 

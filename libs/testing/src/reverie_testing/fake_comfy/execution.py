@@ -83,7 +83,7 @@ class Run:
         finally:
             for task in self._tasks:
                 task.cancel()
-            self.host.cache.keep(set(self.signatures.values()))
+            self.host.cache.keep(set(self.signatures.values()), plenty=self.host.features.cache_by_memory)
             self.host.last_node = None
         return outcome
 

@@ -98,6 +98,11 @@ class Features:
         return self.since(0, 26)
 
     @property
+    def cache_by_memory(self) -> bool:
+        """Results stay cached while there is memory, not just for the next prompt; recorded with 0.33.0."""
+        return self.since(0, 33)
+
+    @property
     def outputs_without_client(self) -> bool:
         """The history of a cached run has its outputs also if nobody's client_id was given."""
         return self.since(0, 28)
