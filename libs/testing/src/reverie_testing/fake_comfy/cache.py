@@ -9,7 +9,6 @@ from reverie_testing.fake_comfy.files import Files, annotated
 from reverie_testing.fake_comfy.nodes import Result
 from reverie_testing.fake_comfy.order import Graph, is_link
 
-
 #: How many results the versions keep that keep them while there is memory.
 PLENTY = 200
 
