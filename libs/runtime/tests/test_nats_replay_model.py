@@ -125,7 +125,7 @@ class WholeHistory(RuleBasedStateMachine):
         sequence, key, value, delivery, pending = message
         self.unread -= 1
         self._tell(self.replay.delivered(key, value, sequence=sequence, delivery=delivery, pending=pending))
-        if pending == 0 and self.replay.wants_list:
+        if self.replay.wants_list:
             self._list()
 
     def _tell(self, events: list[WatchEvent]) -> None:

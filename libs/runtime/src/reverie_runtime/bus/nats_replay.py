@@ -40,7 +40,7 @@ class Replay:
         self._complete = False  # the snapshot was told to its end
         self._shortfalls = 0  # snapshots in a row that the server did not tell in full
         # Of the present snapshot:
-        self._caught_up = False  # the consumer had nothing left
+        self._caught_up = False  # the consumer had nothing left, or came to what was the end when it was made
         self._passed = 0  # the consumer has looked at the stream up to here
         self._told: dict[str, int] = {}  # revisions of each key that were delivered
         self._is_listed = False
@@ -56,10 +56,7 @@ class Replay:
 
     @property
     def wants_list(self) -> bool:
-        """Whether a list is of use now.  Not while what the last one lists is on its way.
-
-        One for each message that was the last when it was sent: and the end of a busy bucket is never reached.
-        """
+        """Whether a list is of use now.  Not while what the last one lists is on its way: there is always more."""
         return not self._complete and (not self._is_listed or self._passed >= self._listed_to)
 
     @property
@@ -117,8 +114,8 @@ class Replay:
         self._stalled = 0
         if self._complete:
             return self._live(Entry(key, value, sequence), pending)
-        # The figure alone is not enough: purges make it wrong in either direction.  See `_end_snapshot`.
-        self._caught_up = self._caught_up or pending == 0
+        # Purges make the figure wrong in either direction: it is not enough (see `_end_snapshot`), and not needed.
+        self._caught_up = self._caught_up or pending == 0 or sequence >= self._target
         told = self._told.get(key, 0)
         self._told[key] = told + 1
         self._passed = self._last = max(self._last, sequence)
@@ -171,7 +168,7 @@ class Replay:
         self._told, self._owed = {}, {}
 
     def _end_snapshot(self) -> list[WatchEvent]:
-        """It ends when the consumer had nothing left, and every listed revision has come: never before."""
+        """It ends when the consumer came to its end, and every listed revision has come: never before."""
         if not self._is_listed or self._owed or not self._caught_up:
             return []
         if self._whole and self._last > self._listed_to:

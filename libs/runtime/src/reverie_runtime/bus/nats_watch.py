@@ -168,7 +168,7 @@ class NatsWatch(AsyncIterator[WatchEvent]):
             delivery=int(fields[at + 1]),
             pending=pending,
         )
-        if pending == 0 and self._replay.wants_list:
+        if self._replay.wants_list:
             await self._list()
 
     async def _control(self, headers: dict[str, str], reply: str) -> None:
