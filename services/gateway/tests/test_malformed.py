@@ -158,7 +158,7 @@ MESSAGES = [
     ({"type": "job:submit", "jobType": "sr", "fileRef": "../x"}, "invalid_field"),
     ({"type": "job:submit", "jobType": "sr", "fileRef": "abc"}, "file_not_found"),
     ({"type": "job:submit", "jobType": "comfy", "workflowId": ""}, "invalid_field"),
-    ({"type": "job:submit", "jobType": "comfy", "workflowId": "w"}, "no_worker"),
+    ({"type": "job:submit", "jobType": "comfy", "workflowId": "w"}, "comfy_unreachable"),
     ({"type": "dream:start"}, "invalid_field"),
     ({"type": "dream:start", "prompt": "x"}, "service_unavailable"),
     ({"type": "dream:stop"}, "service_unavailable"),

@@ -100,9 +100,10 @@ async def fuzz(gateway, folder, *only):
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def fuzzed(stage):
-    """A gateway that asks for tokens, with a worker that does everything."""
+    """A gateway that asks for tokens, with a worker that does everything and a bridge that agrees to everything."""
+    await stage.bridge()
     gateway = await stage.gateway(generate_wait_s=3.0, auth=AuthSettings(key=SECRET))
-    worker = await stage.worker(job_types=(JobType.GENERATE, JobType.SR, JobType.SWITCH))
+    worker = await stage.worker(job_types=(JobType.GENERATE, JobType.SR, JobType.SWITCH, JobType.COMFY))
     working = asyncio.create_task(do_everything(worker))
     yield gateway
     working.cancel()
