@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -106,6 +107,7 @@ OPERATIONS = st.lists(
             st.sampled_from(["answer", "hold", "release", "congest", "relieve"]), st.integers(0, SOCKETS - 1)
         ),
         st.tuples(st.just("turn"), st.none()),
+        st.tuples(st.just("status"), st.none()),
     ),
     max_size=60,
 )
@@ -125,6 +127,7 @@ async def _carry_out(operations: list[tuple[str, Any]]) -> None:
     members = [Member(audience, turn) for _ in range(SOCKETS)]
     latest: dict[str, bytes] = {}
     ended: set[str] = set()
+    status = b""
     for number, (operation, subject) in enumerate(operations):
         frame = text_frame(b"%s %s %d" % (operation.encode(), str(subject).encode(), number))
         match operation:
@@ -138,6 +141,9 @@ async def _carry_out(operations: list[tuple[str, Any]]) -> None:
                     latest.pop(subject, None)
                 for member in members:
                     member.expect(frame)
+            case "status":
+                status = frame
+                audience.tell("status", lambda _, frame=frame: frame)
             case "turn":
                 await asyncio.sleep(0)
             case "answer":
@@ -158,7 +164,11 @@ async def _carry_out(operations: list[tuple[str, Any]]) -> None:
     await asyncio.sleep(0)
     for member in members:
         sent = received(member.line.frames)
-        assert [frame for frame in sent if not frame[2:].startswith(b"progress")] == member.expected
+        told = [frame for frame in sent if frame[2:].startswith(b"status")]
+        assert told[-1:] == ([status] if status else [])
+        assert told == sorted(set(told), key=lambda frame: int(frame.split()[-1]))
+        kept = (frame for frame in sent if not frame[2:].startswith((b"progress", b"status")))
+        assert list(kept) == member.expected
         for job_id in JOBS:
             of_job = [frame for frame in sent if frame[2:].split(b" ")[:2][1:] == [job_id.encode()]]
             if job_id in latest:
@@ -188,6 +198,34 @@ def _relieve(member: Member) -> None:
         member.line.congested = False
         assert member.line.on_relief is not None
         member.line.on_relief()
+
+
+async def test_each_viewer_is_told_what_is_for_him_and_who_steps_aside_takes_it_along() -> None:
+    turn = Turn(GatewayMetrics(CollectorRegistry()))
+    audience = Audience(turn)
+    members = [Member(audience, turn) for _ in range(3)]
+    await asyncio.sleep(0)  # now they stand together
+    frames = {True: text_frame(b"for him"), False: text_frame(b"for others")}
+    audience.tell("status", lambda viewer: frames[viewer.admin])
+    members[0].session.answer(Pong())
+    await asyncio.sleep(0)
+    own = text_frame(b'{"type":"pong"}')
+    assert [received(member.line.frames) for member in members] == [
+        [frames[LOCAL.admin], own],
+        [frames[LOCAL.admin]],
+        [frames[LOCAL.admin]],
+    ]
+    await asyncio.sleep(0)
+    members[1].session.identity = msgspec.structs.replace(LOCAL, admin=not LOCAL.admin)
+    audience.tell("status", lambda viewer: frames[viewer.admin])
+    await asyncio.sleep(0)
+    assert [received(member.line.frames)[-1] for member in members] == [
+        frames[LOCAL.admin],
+        frames[not LOCAL.admin],
+        frames[LOCAL.admin],
+    ]
+    for member in members:
+        member.line.end()
 
 
 async def test_sessions_that_take_more_than_their_bound_in_one_turn_miss_nothing() -> None:

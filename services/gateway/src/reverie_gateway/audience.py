@@ -9,10 +9,11 @@ frame, taking the events of this turn along, and comes back at the end of a turn
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from reverie_gateway.events import Event
+from reverie_gateway.identity import Identity
 from reverie_gateway.outbox import CHUNK_BYTES, Outbox
 from reverie_gateway.session import Session, put_event
 from reverie_gateway.wire import Wire
@@ -25,13 +26,15 @@ UNBOUNDED: Final = 1 << 62
 class Audience:
     """Whoever is to hear of one owner's jobs."""
 
-    __slots__ = ("_apart", "_batch", "_batch_bytes", "_events", "_together", "_turn")
+    __slots__ = ("_apart", "_batch", "_batch_bytes", "_events", "_latest", "_together", "_turn")
 
     def __init__(self, turn: Turn) -> None:
         self._apart: dict[Session, None] = {}
         self._together: dict[Session, Wire] = {}
         self._turn = turn
+        # What the batch holds, for who steps aside before it is sent.
         self._events: list[Event] = []
+        self._latest: dict[str, bytes] = {}
         self._batch = Outbox(max_bytes=UNBOUNDED)
         self._batch_bytes = 0
 
@@ -61,11 +64,29 @@ class Audience:
             for session in tuple(self._apart):
                 session.deliver(event)
         if self._together:
-            if not self._events:
-                self._turn.add_audience(self)
+            self._schedule()
             self._events.append(event)
             self._batch_bytes += len(event.frame)
             put_event(event, self._batch)
+
+    def tell(self, key: str, frame_of: Callable[[Identity], bytes]) -> None:
+        """A frame that replaces an unsent one of the same key, for all: each as it may see it.
+
+        One owner's sessions see the same, but for those of an administrator.
+        """
+        for session in tuple(self._apart):
+            session.outbox.put_latest(key, frame_of(session.identity))
+        if len({session.identity.admin for session in self._together}) == 1:
+            self._schedule()
+            frame = self._latest[key] = frame_of(next(iter(self._together)).identity)
+            self._batch.put_latest(key, frame)
+            return
+        for session in tuple(self._together):
+            session.outbox.put_latest(key, frame_of(session.identity))
+
+    def _schedule(self) -> None:
+        if not self._events and not self._latest:
+            self._turn.add_audience(self)
 
     def step_aside(self, session: Session) -> None:
         """A session is about to have something of its own to send."""
@@ -73,10 +94,12 @@ class Audience:
             self._apart[session] = None
             for event in self._events:
                 session.deliver(event)
+            for key, frame in self._latest.items():
+                session.outbox.put_latest(key, frame)
 
     def come_back(self, session: Session, wire: Wire) -> None:
         """A session has nothing left to send."""
-        if session in self._apart and session.plain and not self._events:
+        if session in self._apart and session.plain and not self._events and not self._latest:
             del self._apart[session]
             self._together[session] = wire
 
@@ -102,5 +125,6 @@ class Audience:
         for session in behind:
             self.step_aside(session)
         self._events.clear()
+        self._latest.clear()
         self._batch_bytes = 0
         return len(frames) * len(self._together)

@@ -18,6 +18,7 @@ from reverie_gateway.event_log import EventLog
 from reverie_gateway.events import Event, change_event, progress_event, state_event
 from reverie_gateway.frame import binary_frame
 from reverie_gateway.holes import Holes
+from reverie_gateway.identity import Identity
 from reverie_gateway.session import Session
 from reverie_gateway.writer import Turn
 from reverie_jobs.mirror import Change, JobMirror
@@ -69,6 +70,11 @@ class Hub:
     def of_owner(self, owner: str) -> tuple[Session, ...]:
         """The sessions of one owner."""
         return tuple(self._audiences.get(owner, ()))
+
+    def tell(self, key: str, frame_of: Callable[[Identity], bytes]) -> None:
+        """Push a frame to every session: the latest of its key, as its viewer may see it."""
+        for audience in tuple(self._audiences.values()):
+            audience.tell(key, frame_of)
 
     def join(self, session: Session) -> Audience:
         """Tell a new session of its owner's running and next waiting jobs, then keep it informed."""

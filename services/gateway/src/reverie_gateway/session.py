@@ -36,6 +36,8 @@ from reverie_protocol.server_messages import Error, Pong, ServerMessage
 MAX_FRAME_CHARS = 1 << 20
 #: Jobs that one socket may watch by name; `hello {previews}` watches all without a limit.
 MAX_WATCHED_JOBS = 1000
+#: Under which the platform's state waits to be sent.
+STATUS_KEY = "system:status"
 
 DreamMessage = DreamStart | DreamStop | DreamTop | DreamRecent | DreamGuide
 DREAM_MESSAGES = (DreamStart, DreamStop, DreamTop, DreamRecent, DreamGuide)
@@ -187,7 +189,7 @@ class Session:
 
     def deliver_status(self, frame: bytes) -> None:
         """The platform's state; a later one replaces it."""
-        self.outbox.put_latest("system:status", frame)
+        self.outbox.put_latest(STATUS_KEY, frame)
 
     def watches(self, job_id: str) -> bool:
         """Whether this socket asked for previews of this very job."""

@@ -15,6 +15,7 @@ from reverie_gateway.hub import Hub
 from reverie_gateway.identity import Identity
 from reverie_gateway.nodes import NodeBoard
 from reverie_gateway.queue_board import QueueBoard
+from reverie_gateway.session import STATUS_KEY
 from reverie_gateway.storage_probe import StorageProbe
 from reverie_jobs.backends import backend_of, load_progress
 from reverie_jobs.comfy_instances import InstanceMirror
@@ -135,12 +136,15 @@ class StatusBoard:
         if outline == self._told:
             return
         self._told = outline
-        frames: dict[Identity, bytes] = {}
-        for session in hub:
-            viewer = session.identity
-            if viewer not in frames:
-                frames[viewer] = encode(replace(platform, queue_state=self._queue.state(viewer)))
-            session.deliver_status(frames[viewer])
+        frames: dict[tuple[str, bool], bytes] = {}
+
+        def frame_of(viewer: Identity) -> bytes:
+            seen_by = viewer.owner, viewer.admin
+            if seen_by not in frames:
+                frames[seen_by] = encode(replace(platform, queue_state=self._queue.state(viewer)))
+            return frames[seen_by]
+
+        hub.tell(STATUS_KEY, frame_of)
 
     def _push_backends(self, hub: Hub) -> None:
         backends = self.backends()
@@ -151,8 +155,7 @@ class StatusBoard:
             return
         self._told_backends = outline
         frame = encode(backends)
-        for session in hub:
-            session.outbox.put_latest(BACKENDS_KEY, frame)
+        hub.tell(BACKENDS_KEY, lambda _: frame)
 
     def _on_worker(self, change: Change[Worker]) -> None:
         if change.record is None:
