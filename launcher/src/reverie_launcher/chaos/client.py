@@ -242,7 +242,9 @@ class Client:
             if plan.conflicts:
                 tasks.create_task(self._conflict(plan, job_id, until=until))
             if plan.cancel_after_s is not None:
-                tasks.create_task(self.cancel(job_id, plan.cancel_path, after_s=plan.cancel_after_s))
+                tasks.create_task(
+                    self.cancel(job_id, plan.cancel_path, after_s=plan.cancel_after_s, until=until)
+                )
             tasks.create_task(self.follow(job_id, eagerly=plan.polls))
 
     async def submit(
@@ -313,14 +315,14 @@ class Client:
                 return
             await self._pause()
 
-    async def cancel(self, job_id: str, path: Path, *, after_s: float = 0.0) -> None:
-        """Cancel, trying until that is acknowledged."""
+    async def cancel(self, job_id: str, path: Path, *, after_s: float = 0.0, until: float = math.inf) -> None:
+        """Cancel, trying until that is acknowledged, or not before `until`."""
         await asyncio.sleep(after_s)
         async with self._tries:
-            await self._insist_on_cancel(job_id, path)
+            await self._insist_on_cancel(job_id, path, until=until)
 
-    async def _insist_on_cancel(self, job_id: str, path: Path) -> None:
-        while True:
+    async def _insist_on_cancel(self, job_id: str, path: Path, *, until: float) -> None:
+        while time.time() < until:
             try:
                 if path is Path.SOCKET:
                     answer = await self._ask({"type": "job:cancel", "jobId": job_id})
