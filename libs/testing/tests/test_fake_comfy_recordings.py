@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reverie_testing.comfy_client import Comfy, Frame, comfy_at, read_frame
-from reverie_testing.fake_comfy import RECORDED, FakeComfy
+from reverie_testing.fake_comfy import RECORDED, FakeComfy, Features, features_of
 from reverie_testing.fake_comfy.recorded import Line, lines, message, scenarios
 
 #: Scenarios whose prompts run one after the other, each to its end.
@@ -111,3 +111,24 @@ async def same_history(comfy: Comfy, prompt_id: str, recording: tuple[Line, ...]
         ]
         assert got.get("meta") == wanted.get("meta")
         assert sorted(got["prompt"][4]) == sorted(wanted["prompt"][4])
+
+
+ABLE = {
+    "2024-06": set(),
+    "0.3.43": {"numbered", "text_frames"},
+    "0.3.64": {
+        "numbered",
+        "text_frames",
+        "progress_state",
+        "interrupt_by_id",
+        "history_offset",
+    },
+}
+
+
+@pytest.mark.parametrize("version", [*ABLE, "0.33.0"])
+def test_a_version_can_what_it_was_seen_to_do(version: str) -> None:
+    features = features_of(version)
+    names = {name for name, one in vars(Features).items() if isinstance(one, property)}
+    able = {name for name in names if getattr(features, name)}
+    assert able == ABLE.get(version, names - {"progress_state_to_all"})
