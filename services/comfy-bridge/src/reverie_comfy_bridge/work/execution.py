@@ -201,7 +201,7 @@ class Execution:
             self.run = self._new_run(found)
             with self._instance.following(self):
                 if found is not None:
-                    log.info("prompt taken over", prompt_id=found.prompt_id)
+                    log.info("prompt taken over", comfy_id=found.prompt_id)
                     self.take(self.run.looked(found.look, self._clock.monotonic()))
                     self._instance.look_soon()
                 else:

@@ -262,11 +262,11 @@ class InstanceWorker(Claimant[PromptAssignment]):
             job = stored.job if stored is not None else None
             if job is not None and (job.state is JobState.QUEUED or self._is_followed(prompt_id, job)):
                 return
-            log.info("a prompt that nobody wants is removed", prompt_id=prompt_id, job_id=name.job)
+            log.info("a prompt that nobody wants is removed", comfy_id=prompt_id, job_id=name.job)
             await self.instance.remove(prompt_id)
             await self.instance.client.forget(prompt_id)
         except (BusError, Unreachable) as error:
-            log.info("a prompt that nobody wants stays for now", prompt_id=prompt_id, reason=str(error))
+            log.info("a prompt that nobody wants stays for now", comfy_id=prompt_id, reason=str(error))
         finally:
             self._removing.discard(prompt_id)
 
