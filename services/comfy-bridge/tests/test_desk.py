@@ -120,3 +120,15 @@ async def test_a_question_that_cannot_be_read_is_passed_over() -> None:
     async with desk_of(server, Offer("gpu", CLASSES)):
         await MemoryBus(server).publish(COMFY_CHECK, b"{")
         assert await asked(server, PICTURE) == ComfyVerdict()
+
+
+async def test_an_answer_that_nats_could_not_carry_leaves_out_what_the_instances_have() -> None:
+    many = json.loads(json.dumps(OBJECT_INFO))
+    loader = many["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"]
+    loader[0] = [f"models/of/somebody/{number:05}.safetensors" for number in range(20_000)]
+    server = MemoryServer()
+    async with desk_of(server, Offer("gpu", read_node_classes(many))):
+        reply = await MemoryBus(server).request(COMFY_WORKFLOWS, b"", timeout=10)
+    assert len(reply.data) < 100_000
+    found = {each.id: each for each in msgspec.json.decode(reply.data, type=ComfyWorkflows).workflows}
+    assert found["text_to_image"].available == ("gpu",)

@@ -23,7 +23,7 @@ URL = "http://10.0.0.5:8188"
 
 
 def bearer(owner, *, admin=False):
-    token = issue(SECRET, owner=owner, admin=admin, now=time.time(), lifetime_s=600)
+    token = issue(SECRET, owner=owner, admin=admin, now=time.time(), lifetime_s=3000)
     return {"Authorization": f"Bearer {token}"}
 
 

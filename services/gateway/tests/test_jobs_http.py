@@ -96,7 +96,7 @@ async def test_a_job_waits_for_a_worker_that_is_away_but_not_for_one_that_never_
     waiting = await submit(gateway, mode="anything")
     assert waiting.status_code == 202
     never = await gateway.http.post("/v1/jobs", json={"jobType": "comfy", "workflowId": "w"})
-    assert (never.status_code, never.json()["code"]) == (503, "no_worker")
+    assert (never.status_code, never.json()["code"]) == (502, "comfy_unreachable")
     async with gateway.socket() as client:
         await client.until("job:state", jobId=waiting.json()["jobId"], state="queued")
 

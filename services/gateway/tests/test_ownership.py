@@ -39,7 +39,7 @@ BY_SOCKET = {
 
 
 def bearer(owner, *, admin=False):
-    token = issue(SECRET, owner=owner, admin=admin, now=time.time(), lifetime_s=600)
+    token = issue(SECRET, owner=owner, admin=admin, now=time.time(), lifetime_s=3000)
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -243,7 +243,7 @@ async def test_messages_of_services_that_do_not_run_are_refused_by_name(gateway,
         assert (error["id"], error["code"], error["retryable"]) == (1, "service_unavailable", True)
         assert "dreams" in error["message"]
         await client.send({"type": "job:submit", "id": 2, "jobType": "comfy", "workflowId": "w"})
-        assert (await client.until("error"))["code"] == "no_worker"
+        assert (await client.until("error"))["code"] == "comfy_unreachable"
 
 
 async def test_a_submit_that_no_worker_could_ever_run_is_refused(gateway, worker, prompt):

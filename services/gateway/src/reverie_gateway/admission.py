@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from math import inf
 
 import msgspec
@@ -11,14 +11,11 @@ from reverie_jobs.admission import require_result_size, require_servable
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.field_errors import FieldErrorType
 from reverie_protocol.init_image import conflicts
-from reverie_protocol.jobs import GenerateParams, Job, JobType, Worker
+from reverie_protocol.jobs import GenerateParams, Job, Worker
 
 #: Largest parameters of one job, in bytes of JSON; a record must fit a NATS message with room to spare.
 MAX_PARAMS_BYTES = 256 * 1024
 QUEUE_FULL_RETRY_S = 5.0
-#: Job types that the platform itself always serves sooner or later, also before its first worker has started.
-#: Of ComfyUI jobs the bridge says whether they can run (`comfy_preflight`), before their record is made.
-INTRINSIC_TYPES = frozenset({JobType.GENERATE, JobType.SR, JobType.COMFY})
 
 #: Furthest that a time limit may lie ahead, in seconds: what is further is a mistake, such as milliseconds.
 MAX_AHEAD_S = 366 * 86_400.0
@@ -81,11 +78,10 @@ def _untimely(at: float, *, now: float, least: float) -> str | None:
     return None
 
 
-def require_known(job: Job, workers: Iterable[Worker], *, seen_types: Collection[JobType]) -> None:
+def require_known(job: Job, workers: Iterable[Worker]) -> None:
     """Refuse what can never run, but let a job wait for a worker that is away or still starting."""
     try:
         require_servable(job, workers)
     except ReverieError as error:
-        waits = job.type in INTRINSIC_TYPES or job.type in seen_types
-        if error.code is not ErrorCode.NO_WORKER or not waits:
+        if error.code is not ErrorCode.NO_WORKER:
             raise

@@ -28,14 +28,14 @@ from reverie_gateway.reach import reachable, shown
 from reverie_gateway.standings import Standings
 from reverie_jobs.admission import require_servable
 from reverie_jobs.controls import ControlMirror, require_open
-from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
+from reverie_jobs.mirror import JobMirror, WorkerMirror
 from reverie_jobs.placing import Place
 from reverie_jobs.store import JobStore, Stored, Submitted
 from reverie_jobs.submission import new_job, retry_of, switch_job
 from reverie_jobs.transitions import request_cancel
 from reverie_protocol.client_messages import JobSubmit
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import ComfyParams, Job, JobState, JobType, Lane, Worker
+from reverie_protocol.jobs import ComfyParams, Job, JobState, Lane
 from reverie_protocol.subjects import WorkerHint, worker_ctl
 from reverie_runtime.bus.port import Bus, BusError
 from reverie_runtime.clock import Clock
@@ -78,12 +78,10 @@ class Jobs:
         self._clock = clock
         self._max_queued = max_queued
         self._random_bits = random_bits
-        self._seen_types: set[JobType] = {kind for worker in workers for kind in worker.job_types}
         self._submitting = 0
         self._chores: set[asyncio.Task[None]] = set()
         self._comfy_preflight = comfy_preflight
         self._disowned = Disowned(mirror, on_ghost=self._cancel_ghost)
-        workers.listen(self._on_worker)
 
     def draft(self, submit: JobSubmit, *, owner: str, must_run_now: bool = False) -> Job:
         """The record of a submit that may be taken; ReverieError says why it may not.
@@ -114,7 +112,7 @@ class Jobs:
         if must_run_now:
             require_servable(job, self._workers)
         else:
-            require_known(job, self._workers, seen_types=self._seen_types)
+            require_known(job, self._workers)
         require_room(len(self._mirror.queued) + self._submitting, max_queued=self._max_queued)
 
     async def switch(self, mode: str, *, worker: str, by: Identity) -> Job:
@@ -315,10 +313,6 @@ class Jobs:
             await self._bus.publish(worker_ctl(worker), msgspec.json.encode(WorkerHint(job_id)))
         except BusError:
             return  # a lost hint only delays: the worker reads the record
-
-    def _on_worker(self, change: Change[Worker]) -> None:
-        if change.record is not None:
-            self._seen_types.update(change.record.job_types)
 
     def _cancel_ghost(self, job: Job) -> None:
         log.warning("cancelling a job whose submit was refused", job_id=job.id)

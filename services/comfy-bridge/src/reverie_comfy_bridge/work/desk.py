@@ -27,6 +27,8 @@ from reverie_runtime.clock import Clock
 
 #: By how much an answer is put off that another bridge may have a better one for, in seconds.
 UNSURE_S: Final = 0.25
+#: Largest answer in bytes, below what NATS carries; the names of thousands of models may be more.
+MAX_ANSWER_BYTES: Final = 900_000
 #: Questions that are answered at once; more are not, and gateways ask again.
 MAX_ASKED: Final = 200
 
@@ -100,12 +102,11 @@ class Desk:
             ]
         )
 
-    def workflows(self) -> ComfyWorkflows:
-        """Every workflow, with the instances that can run it."""
+    def workflows(self, *, choices: bool = True) -> ComfyWorkflows:
+        """Every workflow, with the instances that can run it; without `choices` not with what these have."""
         offers = self._offers()
-        return ComfyWorkflows(
-            workflows=tuple(_described(workflow, offers) for workflow in self._catalogue().values())
-        )
+        described = (_described(each, offers, choices=choices) for each in self._catalogue().values())
+        return ComfyWorkflows(workflows=tuple(described))
 
     def _on_check(self, message: Message) -> None:
         self._answer_soon(self._check, message)
@@ -137,7 +138,10 @@ class Desk:
     async def _tell_workflows(self, message: Message) -> None:
         if not self._offers() and self._others():
             await self._clock.sleep(UNSURE_S)
-        await self._reply(message, msgspec.json.encode(self.workflows()))
+        answer = msgspec.json.encode(self.workflows())
+        if len(answer) > MAX_ANSWER_BYTES:
+            answer = msgspec.json.encode(self.workflows(choices=False))
+        await self._reply(message, answer)
 
     async def _reply(self, message: Message, answer: bytes) -> None:
         if message.reply:
@@ -147,13 +151,13 @@ class Desk:
                 log.info("an answer was lost", reason=str(error))
 
 
-def _described(workflow: Workflow, offers: Sequence[Offer]) -> ComfyWorkflow:
+def _described(workflow: Workflow, offers: Sequence[Offer], *, choices: bool) -> ComfyWorkflow:
     obstacles = {offer.instance: obstacle(workflow, offer.classes, offer.tags) for offer in offers}
     return ComfyWorkflow(
         id=workflow.id,
         title=workflow.title,
         description=workflow.description,
-        params=schema_of(workflow, [offer.classes for offer in offers]),
+        params=schema_of(workflow, [offer.classes for offer in offers] if choices else ()),
         input_image=input_image_of(workflow),
         outputs=workflow.kinds,
         available=tuple(name for name, why in obstacles.items() if not why),

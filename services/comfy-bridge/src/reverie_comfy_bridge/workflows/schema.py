@@ -68,7 +68,8 @@ def _property(parameter: Parameter, instances: Sequence[NodeClasses]) -> Schema:
             schema["pattern"] = "^fileRef:"
         case "choice":
             found = parameter.choices or _choices(parameter, instances)
-            schema["enum"] = [*found, *([] if parameter.must_be_given else [None])]
+            if found:  # else nobody knows them now
+                schema["enum"] = [*found, *([] if parameter.must_be_given else [None])]
         case "integer" | "float" | "seed":
             low, high = bounds(parameter)
             schema |= {} if low is None else {"minimum": low}
