@@ -2131,7 +2131,7 @@ export interface ActiveMode {
   updatedAt: number;
 }
 
-/** A job's latest checkpoint, key `<jobId>` of the KV bucket `checkpoints`: after which step, and where it lies. */
+/** A job's latest checkpoint, key `<jobId>` of the KV bucket `checkpoints`: after which step, and where. */
 export interface CheckpointHead {
   /** denoising steps done; 0.. */
   step: number;
