@@ -2131,6 +2131,17 @@ export interface ActiveMode {
   updatedAt: number;
 }
 
+/** A job's latest checkpoint, key `<jobId>` of the KV bucket `checkpoints`: after which step, and where. */
+export interface CheckpointHead {
+  /** denoising steps done; 0.. */
+  step: number;
+  /** a count; 0.. */
+  generation: number;
+  /** a count; 0.. */
+  parts: number;
+  sha256: string;
+}
+
 /**
  * Latest progress of one running job, on `job.progress.<id>`; repeated at least once a second.
  *
@@ -2436,6 +2447,7 @@ export type BusRecord =
   | DreamHost
   | ComfyInstance
   | ActiveMode
+  | CheckpointHead
   | Progress
   | PreviewHeader
   | WorkerHint

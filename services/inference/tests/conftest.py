@@ -149,7 +149,12 @@ class World:
         if isinstance(model, LoadedModel):
             place = settings.inference.super_resolution
             upscalers = load_upscalers(Path(place)) if place else {}
-            engine = StepEngine(Shelf.holding(model), upscalers=upscalers, capacity=settings.inference.slots)
+            engine = StepEngine(
+                Shelf.holding(model),
+                upscalers=upscalers,
+                capacity=settings.inference.slots,
+                checkpoint_steps=settings.inference.checkpoint_steps,
+            )
 
             def load() -> Any:
                 return engine, EngineOffer(engine, model.device)

@@ -79,7 +79,7 @@ class LightEngine:
         )
         return LightRequest(steps, meta)
 
-    def admit(self, job_id: str, request: LightRequest, *, lane: int) -> None:
+    def admit(self, job_id: str, request: LightRequest, *, lane: int, checkpoint: bytes = b"") -> None:
         """Take a job in."""
         self._requests[job_id] = request
         self._taken[job_id] = 0

@@ -14,6 +14,7 @@ from reverie_protocol.dreams import DreamCandidateEvent, DreamSession, DreamStat
 from reverie_protocol.instances import ActiveMode, AuditEvent, ComfyInstance, SystemAlert
 from reverie_protocol.jobs import Job, JobId, Progress, Worker
 from reverie_protocol.preview import PreviewHeader
+from reverie_protocol.quantities import Count, StepIndex
 from reverie_protocol.server_messages import QueueMirror, SystemBackends, SystemStatus
 
 JOBS_BUCKET: Final = "jobs"
@@ -21,9 +22,12 @@ WORKERS_BUCKET: Final = "workers"
 CONTROLS_BUCKET: Final = "controls"
 QUEUE_CONTROL_KEY: Final = "queue"
 WORKER_TTL_S: Final = 30.0
+#: Checkpoints of jobs that nobody ended, in seconds.
+CHECKPOINT_TTL_S: Final = 86_400.0
 DREAMS_BUCKET: Final = "dreams"
 COMFY_INSTANCES_BUCKET: Final = "comfy_instances"
 MODES_BUCKET: Final = "modes"
+CHECKPOINTS_BUCKET: Final = "checkpoints"
 #: Who does in this round what one is enough for; entries expire.
 LEASES_BUCKET: Final = "leases"
 AUDIT_STREAM: Final = "AUDIT"
@@ -132,6 +136,15 @@ def comfy_instance(name: str) -> str:
 def audit(action: str) -> str:
     """Subject of one kind of audit event, such as `audit.mode.switch`; payload `AuditEvent`."""
     return f"audit.{action}"
+
+
+class CheckpointHead(msgspec.Struct, frozen=True, rename="camel"):
+    """A job's latest checkpoint, key `<jobId>` of the KV bucket `checkpoints`: after which step, and where."""
+
+    step: StepIndex
+    generation: Count
+    parts: Count
+    sha256: str
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -331,4 +344,13 @@ BUCKETS: Final = (
         "the ComfyUI instances",
     ),
     Bucket(MODES_BUCKET, "<worker>", ActiveMode, "each worker its own", "the mode each was switched to"),
+    Bucket(
+        CHECKPOINTS_BUCKET,
+        "<jobId>",
+        CheckpointHead,
+        "the worker that runs the job",
+        "where a running job is, so that another attempt goes on from there; the bytes lie beside, under "
+        "`<jobId>.<generation>.<part>`",
+        ttl_s=CHECKPOINT_TTL_S,
+    ),
 )

@@ -13,6 +13,7 @@ from reverie_inference.modes.catalogue import Catalogue, CatalogueError
 from reverie_inference.modes.watch import MODES, ModeMemory, ModesFile
 from reverie_inference.settings import InferenceSettings, Settings
 from reverie_inference.worker.capabilities import Offer
+from reverie_inference.worker.checkpoints import CHECKPOINTS, Checkpoints
 from reverie_inference.worker.delivery import PictureDelivery
 from reverie_inference.worker.engine_thread import Engine, EngineThread, Loader, LoadReached, Report
 from reverie_inference.worker.inputs import Inputs
@@ -70,6 +71,8 @@ async def serve(
             metadata=inference.metadata,
             version=version("reverie-inference"),
         )
+        checkpoints = Checkpoints(await bus.bucket(CHECKPOINTS))
+        stack.push_async_callback(checkpoints.close)
         worker = InferenceWorker(
             inference,
             bus=bus,
@@ -84,6 +87,7 @@ async def serve(
             incarnation=secrets.token_hex(6),
             node=inference.node or host_name(),
             tally=Tally((metrics or Metrics()).registry),
+            checkpoints=checkpoints,
         )
         standing = worker.standing
         memory = ModeMemory(await bus.bucket(MODES), standing.outline.name, clock=clock)

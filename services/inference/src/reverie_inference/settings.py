@@ -69,6 +69,10 @@ class InferenceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         Meta(ge=0, description="give up models that are not pinned after this long without work; 0 is never"),
     ] = 0.0
     metadata: Annotated[bool, Meta(description="write prompt and parameters into the pictures")] = True
+    checkpoint_steps: Annotated[
+        int,
+        Meta(ge=0, le=1000, description="steps between two checkpoints of a running job; 0 makes none"),
+    ] = 10
     preview_hz: Annotated[float, Meta(gt=0, le=30, description="most previews a second of one job")] = 4.0
     offline: Annotated[bool, Meta(description="never ask the Hugging Face hub")] = False
     revision: Annotated[str, Meta(description="commit or tag of a Hugging Face id; empty is the newest")] = ""

@@ -42,11 +42,14 @@ log = structlog.get_logger(__name__)
 class _Job:
     """A job in the engine: begun once it is in work, and from then on with a run."""
 
-    def __init__(self, job_id: str, request: Request | EnlargingRequest, lane: int, arrival: int) -> None:
+    def __init__(
+        self, job_id: str, request: Request | EnlargingRequest, lane: int, arrival: int, checkpoint: bytes
+    ) -> None:
         self.job_id = job_id
         self.request = request
         self.lane = lane
         self.arrival = arrival
+        self.checkpoint = checkpoint
         self.run: Run | Enlarging | None = None
         self.served_at = time.monotonic()
 
@@ -73,12 +76,14 @@ class StepEngine:
         mode: str | None = None,
         upscalers: Mapping[int, Upscaler] | None = None,
         capacity: int = 0,
+        checkpoint_steps: int = 0,
     ) -> None:
         self.shelf = shelf
         self.mode = mode or shelf.catalogue.default_mode
         #: By scale; a model that is loaded later may bring others.
         self.upscalers: Mapping[int, Upscaler] = {} if upscalers is None else upscalers
         self.capacity = capacity
+        self._checkpoint_steps = checkpoint_steps
         self._jobs: dict[str, _Job] = {}
         self._arrivals = 0
         self._times = StepTimes()
@@ -140,12 +145,22 @@ class StepEngine:
         """Give up every model that is neither pinned nor in use."""
         self.shelf.clear(busy=self._busy)
 
-    def admit(self, job_id: str, request: Request | EnlargingRequest, *, lane: int = Lane.NORMAL) -> None:
-        """Take a job in, with no work done yet; it begins once there is room.  RuntimeError if it is in already."""
+    def admit(
+        self,
+        job_id: str,
+        request: Request | EnlargingRequest,
+        *,
+        lane: int = Lane.NORMAL,
+        checkpoint: bytes = b"",
+    ) -> None:
+        """Take a job in; it begins once there is room, where a checkpoint was made of it if that fits.
+
+        RuntimeError if it is in already.
+        """
         if job_id in self._jobs:
             raise RuntimeError(f"job {job_id} is admitted already")
         self._arrivals += 1
-        self._jobs[job_id] = _Job(job_id, request, lane, self._arrivals)
+        self._jobs[job_id] = _Job(job_id, request, lane, self._arrivals, checkpoint)
 
     def reprioritise(self, job_id: str, lane: int) -> None:
         """Put a job into another lane, from the next turn on; one that is not here is none of our business."""
@@ -230,7 +245,14 @@ class StepEngine:
             if job.run is not None or (_own_loop(job) and self._in_loop(job.model)):
                 continue
             if isinstance(job.request, Request):
-                job.run = Run(job.job_id, job.request, self.upscalers)
+                job.run = Run(
+                    job.job_id,
+                    job.request,
+                    self.upscalers,
+                    checkpoint=job.checkpoint,
+                    checkpoint_steps=self._checkpoint_steps,
+                )
+                job.checkpoint = b""
                 events += job.run.begin()
             else:
                 job.run = Enlarging(job.job_id, job.request)

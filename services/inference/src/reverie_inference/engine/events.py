@@ -30,6 +30,15 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Checkpointed:
+    """A job as it is after `step`: another attempt may go on from `content`."""
+
+    job_id: str
+    step: int
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Tiled:
     """Super-resolution of a job's own picture: `tile` of `tiles` of all passes is done, in `tile_seconds`."""
 
@@ -74,4 +83,4 @@ class Switched:
     mode: str
 
 
-Event = Started | Stepped | Tiled | Finished | Left | Failed | Switched
+Event = Started | Stepped | Checkpointed | Tiled | Finished | Left | Failed | Switched

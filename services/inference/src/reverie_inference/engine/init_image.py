@@ -6,6 +6,7 @@ kin of diffusers 0.42.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,12 @@ class Start:
     mask: Image.Image | None
     strength: float
     steps: int
+
+    @property
+    def digest(self) -> str:
+        """Names its pictures."""
+        masked = b"" if self.mask is None else self.mask.tobytes()
+        return hashlib.sha256(self.image.tobytes() + masked).hexdigest()
 
 
 def size_of(image: Image.Image, multiple: int) -> Size:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Generator, Mapping
 from enum import Enum, auto
 
+import structlog
 import torch
 from msgspec.structs import replace
 from PIL import Image
 
 from reverie_inference.engine.callback_sampling import CallbackSampling
-from reverie_inference.engine.events import Event, Finished, Started, Stepped
+from reverie_inference.engine.checkpoint import UnusableCheckpoint
+from reverie_inference.engine.events import Checkpointed, Event, Finished, Started, Stepped
 from reverie_inference.engine.finishing import (
     decoded_picture,
     finish_partial,
@@ -28,6 +30,8 @@ from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, FieldError, ReverieError
 from reverie_protocol.jobs import JobMeta, Phase
+
+log = structlog.get_logger(__name__)
 
 Work = Generator[list[Event], None, None]
 
@@ -48,8 +52,18 @@ class Run:
     Between two of them the job may be previewed, left alone, or made to leave.
     """
 
-    def __init__(self, job_id: str, request: Request, upscalers: Mapping[int, Upscaler]) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        request: Request,
+        upscalers: Mapping[int, Upscaler],
+        *,
+        checkpoint: bytes = b"",
+        checkpoint_steps: int = 0,
+    ) -> None:
         self.job_id = job_id
+        self._checkpoint = checkpoint
+        self._checkpoint_steps = checkpoint_steps
         self.request = request
         self._model = model = request.model
         self._upscalers = upscalers
@@ -95,6 +109,7 @@ class Run:
             sampling.begin(conditioning)
         except ValueError as error:
             raise _steps_refused(self.request) from error
+        self._go_on(sampling)
         self.next = Next.STEP if not sampling.done else Next.DECODE
         self._lapped_at = time.perf_counter()
         return [Started(self.job_id, Phase.DENOISING, sampling.steps)]
@@ -104,6 +119,9 @@ class Run:
         sampling = self._stepwise
         sampling.accept(predicted)
         events: list[Event] = [self._stepped(sampling)]
+        every = self._checkpoint_steps
+        if every and not sampling.done and sampling.step % every == 0:
+            events.append(Checkpointed(self.job_id, sampling.step, sampling.checkpoint()))
         if sampling.done:
             self.next = Next.DECODE
             events.append(Started(self.job_id, Phase.DECODING))
@@ -123,7 +141,7 @@ class Run:
 
     def preview(self) -> Preview | None:
         """The picture as it is now; None before the first step, or where it cannot be had cheaply."""
-        if isinstance(self.sampling, CallbackSampling) or not self.sampling.step:
+        if isinstance(self.sampling, CallbackSampling) or not self.sampling.seen:
             return None
         return make_preview(self.sampling)
 
@@ -133,7 +151,7 @@ class Run:
             self._work.close()
         if isinstance(self.sampling, CallbackSampling):
             return self.sampling.leave(keep_partial=keep_partial)
-        if not keep_partial or not self.sampling.step:
+        if not keep_partial or not self.sampling.seen:
             return None
         decoded = self.sampling.decode(self.sampling.estimate())
         return finish_partial(decoded_picture(decoded), self.request.plan)
@@ -141,6 +159,18 @@ class Run:
     def require_memory(self) -> None:
         """Refuse a picture that cannot be held; ReverieError `out_of_memory`."""
         require_memory(self._model, self.request.plan.drawn)
+
+    def _go_on(self, sampling: Sampling) -> None:
+        """From the checkpoint of an attempt before, if there is one and it fits."""
+        checkpoint, self._checkpoint = self._checkpoint, b""
+        if not checkpoint:
+            return
+        try:
+            sampling.restore(checkpoint)
+        except UnusableCheckpoint as error:
+            log.warning("a checkpoint is not used", job_id=self.job_id, reason=str(error))
+        else:
+            log.info("goes on from a checkpoint", job_id=self.job_id, step=sampling.step)
 
     @property
     def _stepwise(self) -> Sampling:

@@ -13,6 +13,15 @@ from typing import Any
 
 import torch
 
+from reverie_inference.engine.checkpoint import (
+    State,
+    UnusableCheckpoint,
+    decode_state,
+    encode_state,
+    fitting,
+    restore_scheduler,
+    scheduler_state,
+)
 from reverie_inference.engine.first_noise import first_noise
 from reverie_inference.engine.init_image import Origin
 from reverie_inference.engine.request import Request
@@ -44,6 +53,7 @@ class Sampling:
         self._index = 0
         self._input: torch.Tensor
         self._seen: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._begun: dict[str, Any] = {}
 
     @torch.inference_mode()
     def begin(self, conditioning: Conditioning) -> None:
@@ -56,12 +66,13 @@ class Sampling:
         if self._origin is not None:
             self._timesteps = self._origin.timesteps(request.steps)
             self._latents = self._origin.first_latents(dtype)
-            return
-        self._timesteps = scheduler.timesteps
-        shape = self.family.latent_shape(model, request.plan.drawn)
-        noise = first_noise(request, shape, self._generator, device=model.device, dtype=dtype)
-        self._latents = noise * self.family.first_noise_scale(scheduler)
-        self.family.begin(scheduler)
+        else:
+            self._timesteps = scheduler.timesteps
+            shape = self.family.latent_shape(model, request.plan.drawn)
+            noise = first_noise(request, shape, self._generator, device=model.device, dtype=dtype)
+            self._latents = noise * self.family.first_noise_scale(scheduler)
+            self.family.begin(scheduler)
+        self._begun = dict(vars(scheduler))
 
     @property
     def done(self) -> bool:
@@ -75,6 +86,11 @@ class Sampling:
         Second-order schedulers evaluate the network up to twice a step, so evaluations are scaled to steps.
         """
         return ceil(self._index * self.steps / len(self._timesteps)) if self._index else 0
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is an estimate: not before the first step, nor between a checkpoint and the next one."""
+        return self.done or self._seen is not None
 
     @property
     def steps(self) -> int:
@@ -125,13 +141,34 @@ class Sampling:
         self._seen = (self._input[-1:], predicted, timestep)
         self._index += 1
 
+    def checkpoint(self) -> bytes:
+        """All that the steps until now have made of it."""
+        state = State(
+            index=self._index,
+            latents=self._latents,
+            generator=self._generator.get_state(),
+            scheduler=scheduler_state(self._scheduler, self._begun),
+        )
+        return encode_state(state, fits=fitting(self._request))
+
+    @torch.inference_mode()
+    def restore(self, checkpoint: bytes) -> None:
+        """After `begin`, go on from where a checkpoint was made; UnusableCheckpoint, and nothing has changed."""
+        device = self.model.device
+        state = decode_state(checkpoint, fits=fitting(self._request), device=device)
+        if state.latents.shape != self._latents.shape or not 0 < state.index <= len(self._timesteps):
+            raise UnusableCheckpoint("its size is another")
+        self._index, self._latents = state.index, state.latents.to(self._latents.dtype)
+        self._generator.set_state(state.generator)
+        restore_scheduler(self._scheduler, state.scheduler, device)
+
     @torch.inference_mode()
     def estimate(self) -> torch.Tensor:
         """What the latents [1, C, H, W] look like without their remaining noise, by the last prediction."""
-        if self._seen is None:
-            raise RuntimeError("there is no estimate before the first step")
         if self.done:
             return self._latents
+        if self._seen is None:
+            raise RuntimeError("there is no estimate before the first step")
         return self.family.estimate(self._scheduler, *self._seen)
 
     @torch.inference_mode()

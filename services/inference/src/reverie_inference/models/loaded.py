@@ -11,6 +11,7 @@ import torch
 
 from reverie_inference.models.adapters import Adapters
 from reverie_inference.models.card import Size as Size  # noqa: PLC0414  # sizes of models are asked for here
+from reverie_inference.models.digest import weights_digest
 from reverie_inference.models.encodings import Encodings
 
 
@@ -47,6 +48,11 @@ class LoadedModel:
     def encodings(self) -> Encodings:
         """Prompts that were encoded before."""
         return Encodings()
+
+    @cached_property
+    def digest(self) -> str:
+        """Names its weights, on whatever machine."""
+        return weights_digest(self.reference)
 
     @property
     def scheduler(self) -> str:

@@ -85,7 +85,7 @@ class Engine(Protocol):
     ) -> Any:
         """What `admit` takes."""
 
-    def admit(self, job_id: str, request: Any, *, lane: int) -> None:
+    def admit(self, job_id: str, request: Any, *, lane: int, checkpoint: bytes = b"") -> None:
         """Take a job in."""
 
     def reprioritise(self, job_id: str, lane: int) -> None:
@@ -111,6 +111,7 @@ class _Admit:
     fallback_seed: int
     pictures: Pictures
     lane: int
+    checkpoint: bytes
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,10 @@ class EngineThread:
         fallback_seed: int,
         pictures: Pictures = NO_PICTURES,
         lane: int = Lane.NORMAL,
+        checkpoint: bytes = b"",
     ) -> None:
         """Take a job in; a Finished, Left, Failed or Switched event will come for it."""
-        self._inbox.put_nowait(_Admit(run_id, params, fallback_seed, pictures, lane))
+        self._inbox.put_nowait(_Admit(run_id, params, fallback_seed, pictures, lane, checkpoint))
 
     def reprioritise(self, run_id: str, lane: int) -> None:
         """Put a run into another lane, from its next step on."""
@@ -292,7 +294,7 @@ class EngineThread:
                 request = self._engine.resolve(
                     command.params, fallback_seed=command.fallback_seed, pictures=command.pictures
                 )
-                self._engine.admit(command.run_id, request, lane=command.lane)
+                self._engine.admit(command.run_id, request, lane=command.lane, checkpoint=command.checkpoint)
         except ReverieError as error:
             self._report(Failed(command.run_id, error.code, error.message))
         except Exception:

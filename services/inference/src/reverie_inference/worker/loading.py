@@ -88,7 +88,13 @@ def load_engine(
                 raise
             log.error("mode cannot be served", mode=name, reason=error.message)
     progress = on_progress
-    engine = StepEngine(shelf, mode=first, upscalers=upscalers, capacity=settings.slots)
+    engine = StepEngine(
+        shelf,
+        mode=first,
+        upscalers=upscalers,
+        capacity=settings.slots,
+        checkpoint_steps=settings.checkpoint_steps,
+    )
     return engine, EngineOffer(engine, device)
 
 

@@ -10,10 +10,20 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from reverie_inference.engine.events import Failed, Finished, Left, Started, Stepped, Switched, Tiled
+from reverie_inference.engine.events import (
+    Checkpointed,
+    Failed,
+    Finished,
+    Left,
+    Started,
+    Stepped,
+    Switched,
+    Tiled,
+)
 from reverie_inference.engine.pictures import Pictures
 from reverie_inference.settings import InferenceSettings
 from reverie_inference.worker.assignment import EngineAssignment
+from reverie_inference.worker.checkpoints import Checkpoints
 from reverie_inference.worker.delivery import PictureDelivery
 from reverie_inference.worker.engine_thread import (
     EngineLost,
@@ -38,6 +48,7 @@ from reverie_protocol.jobs import (
     GenerateParams,
     Job,
     JobMeta,
+    JobState,
     Lane,
     ModeInfo,
     SuperResolutionParams,
@@ -48,6 +59,8 @@ from reverie_runtime.bus.port import Bus, Message
 from reverie_runtime.clock import Clock
 from reverie_worker.assignment import StopReason
 from reverie_worker.claimant import Claimant
+
+_ENDED = frozenset(state.value for state in JobState if state.terminal)
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +84,7 @@ class InferenceWorker(Claimant[EngineAssignment]):
         incarnation: str,
         node: str,
         tally: Tally,
+        checkpoints: Checkpoints,
     ) -> None:
         self.standing = Standing(
             settings,
@@ -89,6 +103,7 @@ class InferenceWorker(Claimant[EngineAssignment]):
         self._controls = controls
         self._inputs = inputs
         self._tally = tally
+        self._checkpoints = checkpoints
         self._runs: dict[str, EngineAssignment] = {}
         self._engine: EngineThread
         self._previews: Previews
@@ -127,7 +142,7 @@ class InferenceWorker(Claimant[EngineAssignment]):
                 self._wake.set()
                 if assignment is not None:
                     assignment.conclude(report)
-            case Started() | Stepped() | Tiled():
+            case Started() | Stepped() | Checkpointed() | Tiled():
                 self._on_step(report)
 
     def on_job(self, change: Change[Job]) -> None:
@@ -204,7 +219,12 @@ class InferenceWorker(Claimant[EngineAssignment]):
         outcome = await assignment.outcome
         if isinstance(outcome, Switched):
             await self.on_switch(outcome.mode)
-        return await self._delivery.deliver(assignment, outcome)
+        state = await self._delivery.deliver(assignment, outcome)
+        if state in _ENDED:
+            await self._checkpoints.forget(assignment.job.id)
+        else:
+            self._checkpoints.let_go(assignment.job.id)
+        return state
 
     def _ended(self, assignment: EngineAssignment, state: str, seconds: float) -> None:
         self._tally.job_ended(state, seconds)
@@ -223,9 +243,19 @@ class InferenceWorker(Claimant[EngineAssignment]):
         if pictures is None:
             self._runs.pop(assignment.run_id, None)
             return
-        seed = _seed_of(assignment.job.id)
+        checkpoint = b""
+        if assignment.job.attempt > 1 and isinstance(params, GenerateParams):
+            checkpoint = await self._checkpoints.find(assignment.job.id)
+            if assignment.outcome.done():
+                self._runs.pop(assignment.run_id, None)
+                return
         self._engine.admit(
-            assignment.run_id, params, fallback_seed=seed, pictures=pictures, lane=assignment.lane
+            assignment.run_id,
+            params,
+            fallback_seed=_seed_of(assignment.job.id),
+            pictures=pictures,
+            lane=assignment.lane,
+            checkpoint=checkpoint,
         )
         assignment.admitted = True
         if assignment.job.cancel:
@@ -281,7 +311,7 @@ class InferenceWorker(Claimant[EngineAssignment]):
         else:
             assignment.conclude(Left(assignment.run_id, None, JobMeta(seed=0, backend=BACKEND)))
 
-    def _on_step(self, event: Started | Stepped | Tiled) -> None:
+    def _on_step(self, event: Started | Stepped | Checkpointed | Tiled) -> None:
         if isinstance(event, Stepped):
             self._tally.stepped(event.step_seconds)
         assignment = self._runs.get(event.job_id)
@@ -294,6 +324,9 @@ class InferenceWorker(Claimant[EngineAssignment]):
                 assignment.progress.tile(event.tile, event.tiles, event.tile_seconds)
             case Stepped():
                 assignment.progress.step(event.step, event.steps, event.step_seconds)
+            case Checkpointed():
+                self._checkpoints.keep(assignment.job.id, event.step, event.content)
+                return
         assignment.changed.set()
         if isinstance(event, Stepped):
             self._previews.on_step(assignment, event, now=self._clock.monotonic())
