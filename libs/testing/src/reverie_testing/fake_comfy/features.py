@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 #: The versions whose traffic was recorded; any other version gets what the table says of it.
@@ -111,6 +112,6 @@ class Features:
 def features_of(version: str | None) -> Features:
     """The abilities of a version as `/system_stats` names it; None: it names none."""
     version = version or UNNAMED
-    parts = version.split(".")
-    number = tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
-    return Features(version, number if len(parts) > 1 else (0, 0, 0))
+    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    number = tuple(int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    return Features(version, number)
