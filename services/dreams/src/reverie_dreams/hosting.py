@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -83,6 +84,8 @@ class Hosting:
         self._told_at: dict[str, float] = {}
         self._written_at: dict[str, float] = {}
         self._at_hand: dict[str, Search] = {}
+        #: Jobs that ended after their session, as drafts do that were given up at its end.
+        self._stragglers: deque[Job] = deque(maxlen=1000)
         self._connected_at = clock.monotonic()
 
     @asynccontextmanager
@@ -112,8 +115,12 @@ class Hosting:
     def on_job(self, change: Change[Job]) -> None:
         """The mirror heard of a job."""
         job = change.record
-        if job is not None and job.session is not None and (actor := self.actors.get(job.session)):
+        if job is None or job.session is None:
+            return
+        if actor := self.actors.get(job.session):
             actor.on_job(job)
+        elif job.state.terminal and change.live:
+            self._stragglers.append(job)
 
     def on_preview(self, message: Message) -> None:
         """A frame on `job.preview.<id>`."""
@@ -236,6 +243,7 @@ class Hosting:
         await self._publisher.send()
         await self._publisher.status(actor.session)
         self.actors.pop(actor.id, None)
+        self._stragglers.extend(actor.leftovers())
         self._at_hand[actor.id] = actor.search
         log.info("a session is over", session=actor.id, state=actor.search.state.value)
 
@@ -280,6 +288,18 @@ class Hosting:
         await self._clock.sleep(BEAT_S)
         await self._beat()
         await self.adopt()
+        while self._stragglers:
+            await self._tidy(self._stragglers.popleft())
+
+    async def _tidy(self, job: Job) -> None:
+        session = self._sessions.get(job.session or "")
+        if session is None or session.host != self.key or session.id in self.actors:
+            return
+        needed = (await self.search_of(session)).keys()
+        await self._drafts.forget(job.id)
+        for output in job.outputs:
+            if output.key not in needed:
+                await self._drafts.discard(session.id, output.key)
 
     async def _await_and_tell(self) -> None:
         with contextlib.suppress(TimeoutError):

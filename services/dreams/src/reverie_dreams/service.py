@@ -114,6 +114,8 @@ async def serve(
         for subject, queue in ((DREAM_CTL, "dreams"), (dream_host(hosting.key), "")):
             subscription = await bus.subscribe(subject, desk.on_request, queue=queue)
             stack.push_async_callback(subscription.unsubscribe)
+        if settings.dreams.preload:
+            panel.warm()
         log.info("dreams can begin", host=hosting.key, scorers=panel.names, sessions=len(hosting.actors))
         yield hosting
 

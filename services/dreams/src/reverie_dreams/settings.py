@@ -55,6 +55,12 @@ class DreamsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(description="folder of recorded calibrations, `<scorer>.json`, before those that come along"),
     ] = ""
+    preload: Annotated[
+        bool,
+        Meta(
+            description="whether scorers are loaded at the start, and not by the first session, which waits then"
+        ),
+    ] = True
     keep_days: Annotated[
         float, Meta(gt=0, le=3650, description="days after its end that a session and its pictures are kept")
     ] = 30.0

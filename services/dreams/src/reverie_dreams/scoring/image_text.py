@@ -24,6 +24,8 @@ class ImageTextScorer:
         import torch
         from transformers import AutoTokenizer, CLIPModel
 
+        # The machine's cores belong to the workers: a scorer is a guest.
+        torch.set_num_threads(1)
         self._torch = torch
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = device

@@ -133,10 +133,6 @@ def require_scorers(chosen: Mapping[str, str]) -> None:
 
 def open_benches(chosen: Mapping[str, str], calibrations: Sequence[Path] = ()) -> list[Bench]:
     """The scorers of `chosen` (options by name), loaded; ValueError in one sentence for one that cannot be had."""
-    import torch
-
-    # The machine's cores belong to the workers: a scorer is a guest.
-    torch.set_num_threads(1)
     factories = {point.name: point for point in entry_points(group=GROUP)}
     require_scorers(chosen)
     benches = []

@@ -154,6 +154,11 @@ class Dreaming:
             self._frames[int(number)] = Frame(picture, header.step / header.steps)
             self._wake.set()
 
+    def leftovers(self) -> list[Job]:
+        """Its jobs that ended too late to be looked at."""
+        left, self._ended = list(self._ended.values()), {}
+        return left
+
     async def guide(self, guidance: DreamGuidance) -> DreamSession:
         """Steer: in force from the next candidate on; drafts that do not fit any more are dropped.
 
@@ -276,6 +281,7 @@ class Dreaming:
             for _ in ours:
                 self._width.on_ended(waiting=waiting)
             await self._judge([(flying[job.id], job) for job in ours])
+            await self._fill()  # first: the engine is not to wait for our tidying up
             await self._note_renders(batch)
             for job in batch:
                 if job.id not in flying and job.outputs and f"{self.id}-r" not in job.id:
@@ -299,7 +305,9 @@ class Dreaming:
             events: list[DreamHappening] = []
             for (candidate, key, _), judgement in zip(pictures, judgements, strict=True):
                 if candidate.id not in self.search.flying or self.search.epoch != epoch:
-                    continue  # dropped by a guide while it was looked at
+                    # Dropped by a guide or at the end while it was looked at.
+                    self.search.released.append(key)
+                    continue
                 events += self._apply_now(candidate, key, judgement)
             for candidate, job in failed:
                 if candidate.id in self.search.flying:
