@@ -132,15 +132,15 @@ class SocketWatch:
     def _silence(self, now: float) -> str | None:
         """What was owed and did not come, while ComfyUI answers over HTTP."""
         owed = self._status_owed_since
-        if owed is not None and now - owed > self._limits.status_s and self._answers_since(owed):
-            return "ComfyUI changed its queue and did not tell this socket."
+        if owed is not None and now - owed > self._limits.status_s:
+            if owed == self._opened_at:
+                return "ComfyUI has not greeted this socket."
+            if self._looked_at > owed:
+                return "ComfyUI changed its queue and did not tell this socket."
         for ended_at in self._unheard.values():
             if ended_at is not None and now - ended_at > self._limits.status_s:
                 return "A prompt of ours ran and nothing of it came over the socket."
         return None
-
-    def _answers_since(self, owed: float) -> bool:
-        return owed == self._opened_at or self._looked_at > owed
 
     def _judge(self, silence: str, now: float) -> Finding:
         if self._given_up is not None:
