@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,7 @@ async def control(fake: FakeComfy, request: Request) -> Response:
     if request.method == "GET" and name == "log":
         return answer({"starts": fake.starts, "ended": fake.ended})
     if name == "restart":
-        # Later: the answer has to leave first.
-        asyncio.get_running_loop().call_later(0.01, _restart, fake, float(body.get("away_s", 0)))
+        fake.restart_soon(float(body.get("away_s", 0)))
         return answer({})
     if name == "faults":
         return _set(fake, body)
@@ -44,15 +42,6 @@ async def control(fake: FakeComfy, request: Request) -> Response:
         )
     actions[name]()
     return answer({})
-
-
-_restarts: set[asyncio.Task[None]] = set()
-
-
-def _restart(fake: FakeComfy, away_s: float) -> None:
-    task = asyncio.create_task(fake.restart(away_s))
-    _restarts.add(task)
-    task.add_done_callback(_restarts.discard)
 
 
 def _set(fake: FakeComfy, body: dict[str, Any]) -> Response:

@@ -16,6 +16,9 @@ from reverie_testing.fake_comfy.routes import respond
 from reverie_testing.fake_comfy.stock import classes_of
 from reverie_testing.fake_comfy.wire import Request, Response, Socket, Streams, serve_connection
 
+#: How long an answer takes to leave.
+ANSWER_S = 0.02
+
 
 class FakeComfy:
     """A ComfyUI of some version in this process: `async with FakeComfy(version="0.33.0") as comfy: comfy.url`.
@@ -48,6 +51,7 @@ class FakeComfy:
         self._instance: Instance | None = None
         self._server: asyncio.Server | None = None
         self._living: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
         self._streams: set[Streams] = set()
 
     @property
@@ -130,6 +134,15 @@ class FakeComfy:
         await self.kill()
         await asyncio.sleep(away_s)
         await self.start()
+
+    def restart_soon(self, away_s: float = 0.0) -> None:
+        """The same, once the answer to who asks for it has left."""
+
+        async def restart() -> None:
+            await asyncio.sleep(ANSWER_S)
+            await self.restart(away_s)
+
+        self._restarting = asyncio.create_task(restart())
 
     async def _live(self, instance: Instance) -> None:
         # What ends the publisher ends the process of a real server.

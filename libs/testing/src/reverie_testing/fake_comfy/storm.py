@@ -55,12 +55,15 @@ class Storm:
             yield self
         finally:
             raging.cancel()
-            await asyncio.gather(raging, return_exceptions=True)
+            await asyncio.wait([raging])
             fake.faults.frames = calm
             fake.faults.refused_posts = fake.faults.misreported_posts = 0
             fake.faults.unanswered_posts = fake.faults.lost_interrupts = 0
             fake.faults.release()
             await fake.restart()
+            # A storm that broke itself has proved nothing.
+            if not raging.cancelled():
+                raging.result()
 
     async def _rage(self, fake: FakeComfy) -> None:
         draw = random.Random(self.seed)
