@@ -17,7 +17,7 @@ test: setup ## every test that needs no GPU
 
 test-comfy: setup ## what the fake ComfyUI passes, against the real one at COMFYUI_URL (docs/comfyui.md)
 	@test -n "$(COMFYUI_URL)" || { echo 'COMFYUI_URL names no server; see docs/comfyui.md' >&2; exit 2; }
-	$(BIN)/pytest -rs libs/testing/tests/test_real_comfy_conformance.py
+	$(BIN)/pytest -rs libs/testing/tests/test_real_comfy_*.py
 
 check: setup ## lint, types, import boundaries, dependencies, generated files
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from reverie_testing.comfy_client import PATIENCE_S, Comfy, comfy_at, loop_graph, node, picture_graph
+from reverie_testing.comfy_client import PATIENCE_S, Comfy, comfy_at, loop_graph, picture_graph
 from reverie_testing.fake_comfy import FakeComfy, Storm
 
 
@@ -24,69 +24,19 @@ async def comfy(fake: FakeComfy) -> AsyncIterator[Comfy]:
         yield comfy
 
 
-async def test_a_restart_loses_queue_and_history_and_counts_from_zero_but_keeps_outputs(
-    fake: FakeComfy, comfy: Comfy
-) -> None:
-    graph = picture_graph()
-    graph["4"] = node("PreviewImage", images=["1", 0])
-    _, entry = await comfy.run(graph)
-    prompt_id = await comfy.submit(loop_graph(1000))
-    await comfy.submit(picture_graph())
+async def test_a_killed_worker_keeps_its_prompt_for_ever(fake: FakeComfy, comfy: Comfy) -> None:
     async with comfy.socket("me") as sock:
-        await fake.restart()
-        async with asyncio.timeout(PATIENCE_S):
-            await sock.connection.wait_closed()
-        assert sock.connection.close_code == 1006
-    assert await comfy.queue() == ([], [])
-    assert await comfy.get("/history") == {}
-    assert await comfy.get(f"/history/{prompt_id}") == {}
-    assert {r.url.params["type"]: r.status_code for r in await comfy.files(entry)} == {
-        "output": 200,
-        "temp": 404,
-    }
-    assert (await comfy.post("/prompt", {"prompt": graph})).json()["number"] == 0
-    assert fake.starts == 2
-
-
-@pytest.mark.parametrize("by", ["fault", "node"])
-async def test_a_dead_worker_keeps_its_prompt_for_ever_and_only_a_restart_helps(
-    fake: FakeComfy, comfy: Comfy, by: str
-) -> None:
-    async with comfy.socket("me") as sock:
-        graph = loop_graph(1000)
-        if by == "node":
-            graph = loop_graph(2)
-            graph["3"] = node("RecExit", image=["1", 0], message="out")
-            graph["4"] = node("SaveImage", images=["3", 0], filename_prefix="x")
-        stuck = await comfy.submit(graph, "me")
+        stuck = await comfy.submit(loop_graph(1000), "me")
         await sock.until(lambda frame: frame[0] == "progress")
-        if by == "fault":
-            fake.kill_worker()
-        else:
-            await sock.until(lambda frame: frame[0] == "executing" and frame[1]["node"] == "3")
+        fake.kill_worker()
         never = await comfy.submit(picture_graph(), "me")
+        await comfy.post("/interrupt", {"prompt_id": stuck})
         await sock.statuses(4)
-        assert (await comfy.post("/interrupt", {"prompt_id": stuck})).status_code == 200
-        assert (await comfy.post(f"/api/jobs/{stuck}/cancel")).json() == {"cancelled": True}
         assert await comfy.queue() == ([stuck], [never])
-        assert await comfy.get("/prompt") == {"exec_info": {"queue_remaining": 2}}
     await fake.restart()
+    assert fake.starts == 2
     _, entry = await comfy.run(picture_graph())
     assert entry["status"]["completed"] is True
-
-
-async def test_a_client_id_that_is_a_list_ends_the_server(fake: FakeComfy, comfy: Comfy) -> None:
-    async with comfy.socket("me") as sock:
-        await comfy.post("/prompt", {"prompt": picture_graph(), "client_id": 5})
-        await comfy.idle()
-        await comfy.get("/queue")
-        deadly = {"prompt": picture_graph(), "client_id": ["x"]}
-        await asyncio.gather(comfy.post("/prompt", deadly), return_exceptions=True)
-        async with asyncio.timeout(PATIENCE_S):
-            await sock.connection.wait_closed()
-        assert sock.connection.close_code == 1006
-    with pytest.raises(httpx.ConnectError):
-        await comfy.get("/queue")
 
 
 async def test_the_history_can_come_later_than_the_success_but_not_than_the_end(
