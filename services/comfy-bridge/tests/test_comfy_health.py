@@ -102,6 +102,23 @@ def test_a_status_after_the_post_shows_that_the_socket_hears() -> None:
     assert health.check(100.0) == []
 
 
+def test_a_status_that_outran_the_answer_to_the_post_counts() -> None:
+    health = connected()
+    health.heard(Status(1), 10.01)
+    health.heard(ExecutionStart("p"), 10.02)
+    health.posted("p", 1, 10.0)
+    health.looked(queue(running=("p",)), ["p"], 12.0)
+    assert health.check(30.0) == []
+
+
+def test_a_post_that_was_sent_before_the_socket_was_opened_owes_it_nothing() -> None:
+    health = connected(at=11.0)
+    health.posted("p", 1, 10.0)
+    health.looked(queue(running=("p",)), [], 12.0)
+    health.ended("p", heard=False, now=15.0)
+    assert health.check(30.0) == []
+
+
 def test_a_queue_that_changed_without_a_status_shows_a_deaf_socket() -> None:
     health = connected()
     health.looked(queue(pending=("strange",)), [], 10.0)

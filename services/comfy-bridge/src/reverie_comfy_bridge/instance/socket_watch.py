@@ -93,13 +93,14 @@ class SocketWatch:
             self._stall_suspected_at = None
 
     def posted(self, prompt_id: str, now: float) -> None:
-        """A POST of ours, sent now over this socket's client id, was accepted."""
-        if self._opened_at is None:
+        """A POST of ours, sent now with this client id, was accepted; its `status` may be heard already."""
+        if self._opened_at is None or now < self._opened_at:
             return
         self._unheard[prompt_id] = None
         while len(self._unheard) > MAX_UNHEARD:
             del self._unheard[next(iter(self._unheard))]
-        self._owe_status(now)
+        if self._status_at < now:
+            self._owe_status(now)
 
     def _owe_status(self, now: float) -> None:
         if self._status_owed_since is None:
