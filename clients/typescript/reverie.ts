@@ -1598,6 +1598,14 @@ export interface ComfyWorkflows {
   workflows: readonly ComfyWorkflow[];
 }
 
+/** `GET /v1/dreams/{session}/replay`: candidates chosen again from the log, and those that differ. */
+export interface DreamReplayed {
+  sessionId: string;
+  /** a count; 0.. */
+  candidates: number;
+  different: readonly number[];
+}
+
 /** `POST /dreams/start` and `POST /v1/dreams`. */
 export interface DreamsStart {
   /** text, in characters; at most 10000 characters */
@@ -2259,7 +2267,8 @@ export interface DreamCandidateEvent {
 /**
  * Answer on `dream.ctl`: an error `code`, or what was asked for.
  *
- * `total` counts the candidates that pass the filters, and those there are behind this page.
+ * `total` counts all candidates that pass the filters, or that were replayed; `different` are those of a replay
+ * that came out otherwise.
  */
 export interface DreamAnswer {
   /** an error code */
@@ -2271,6 +2280,7 @@ export interface DreamAnswer {
   candidates?: readonly DreamCandidate[];
   /** a count; 0..; default 0 */
   total?: number;
+  different?: readonly number[];
 }
 
 /** Request on `comfy.check`: a job before it is taken, and whether its owner may send graphs of his own. */
@@ -2425,6 +2435,7 @@ export type HttpBody =
   | ComfyInstancePut
   | ComfyWorkflow
   | ComfyWorkflows
+  | DreamReplayed
   | DreamsStart
   | DreamsStarted
   | DreamsStopped

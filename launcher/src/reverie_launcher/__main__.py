@@ -20,6 +20,7 @@ from reverie_launcher.chaos.command import chaos
 from reverie_launcher.client.address import DEFAULT_URL
 from reverie_launcher.client.refusals import sentence
 from reverie_launcher.comfy_commands import comfy_app
+from reverie_launcher.dream_commands import dream, dreams_app
 from reverie_launcher.exits import ExitCode, Failure, cannot_write, output_failure
 from reverie_launcher.options import AsJson, TokenFile, Url, server
 from reverie_launcher.queue_commands import priority, queue_app, retry
@@ -238,6 +239,8 @@ app.command()(priority)
 app.command()(retry)
 app.add_typer(queue_app, name="queue")
 app.add_typer(comfy_app, name="comfy")
+app.command()(dream)
+app.add_typer(dreams_app, name="dreams")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from reverie_launcher.client.address import Address
 from reverie_launcher.client.refusals import http_failure, not_reverie, unreachable
 from reverie_protocol.comfy import ComfyWorkflows
 from reverie_protocol.comfy_bodies import ComfyInstances
+from reverie_protocol.dream_bodies import DreamCandidatePage, DreamPage, DreamReplayed, DreamView
 from reverie_protocol.http_bodies import JobAccepted, JobPage, JobView, QueueView, UploadAccepted
 from reverie_protocol.instances import ComfyInstance
 from reverie_protocol.jobs import JobState
@@ -98,6 +99,34 @@ class HttpClient:
         body = await self._request("POST", "/v1/upload", files={"file": ("picture", content)})
         return _decode(body, UploadAccepted).file_ref
 
+    async def start_dream(self, body: Mapping[str, object]) -> DreamView:
+        """Begin a dream session."""
+        return _decode(await self._request("POST", "/v1/dreams", json=body), DreamView)
+
+    async def dream(self, session: str) -> DreamView:
+        """A dream session as it is now."""
+        return _decode(await self._get(f"/v1/dreams/{_path(session)}"), DreamView)
+
+    async def dreams(self, *, limit: int) -> DreamPage:
+        """Dream sessions, the latest first."""
+        return _decode(await self._get("/v1/dreams", {"limit": str(limit)}), DreamPage)
+
+    async def guide_dream(self, session: str, body: Mapping[str, object]) -> DreamView:
+        """Steer a dream session."""
+        return _decode(await self._request("PATCH", f"/v1/dreams/{_path(session)}", json=body), DreamView)
+
+    async def stop_dream(self, session: str) -> DreamView:
+        """Have it make no more candidates."""
+        return _decode(await self._request("POST", f"/v1/dreams/{_path(session)}/stop"), DreamView)
+
+    async def dream_top(self, session: str, query: Mapping[str, str]) -> DreamCandidatePage:
+        """The best candidates of a dream session."""
+        return _decode(await self._get(f"/v1/dreams/{_path(session)}/top", query), DreamCandidatePage)
+
+    async def replay_dream(self, session: str) -> DreamReplayed:
+        """Choose all its candidates again."""
+        return _decode(await self._get(f"/v1/dreams/{_path(session)}/replay"), DreamReplayed)
+
     async def comfy_workflows(self) -> ComfyWorkflows:
         """The ComfyUI workflows there are."""
         return _decode(await self._get("/v1/comfy/workflows"), ComfyWorkflows)
@@ -152,6 +181,10 @@ class HttpClient:
 
 def _instance(name: str) -> str:
     return f"/v1/comfy/instances/{quote(name, safe='')}"
+
+
+def _path(part: str) -> str:
+    return quote(part, safe="")
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

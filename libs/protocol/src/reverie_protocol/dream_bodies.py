@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from reverie_protocol.dreams import (
+    CandidateId,
     DreamCandidate,
     DreamGuidance,
     DreamPlan,
@@ -141,7 +142,16 @@ class DreamCandidatePage(msgspec.Struct, frozen=True, rename="camel", kw_only=Tr
     total: Count
 
 
+class DreamReplayed(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """`GET /v1/dreams/{session}/replay`: candidates chosen again from the log, and those that differ."""
+
+    session_id: str
+    candidates: Count
+    different: tuple[CandidateId, ...]
+
+
 DREAM_BODIES = (
+    DreamReplayed,
     DreamsStart,
     DreamsStarted,
     DreamsStopped,

@@ -73,13 +73,20 @@ class RecentDreams(DreamRequest, frozen=True, kw_only=True, tag="recent"):
     rendered_only: bool = False
 
 
-AnyDreamRequest = StartDream | StopDream | GuideDream | ShowDream | ListDreams | TopDreams | RecentDreams
+class ReplayDream(DreamRequest, frozen=True, kw_only=True, tag="replay"):
+    """Choose all candidates of a session again, from its log; answered with those that come out otherwise."""
+
+
+AnyDreamRequest = (
+    StartDream | StopDream | GuideDream | ShowDream | ListDreams | TopDreams | RecentDreams | ReplayDream
+)
 
 
 class DreamAnswer(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """Answer on `dream.ctl`: an error `code`, or what was asked for.
 
-    `total` counts the candidates that pass the filters, and those there are behind this page.
+    `total` counts all candidates that pass the filters, or that were replayed; `different` are those of a replay
+    that came out otherwise.
     """
 
     code: ErrorCodeText = ""
@@ -89,6 +96,7 @@ class DreamAnswer(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omi
     sessions: tuple[DreamSession, ...] = ()
     candidates: tuple[DreamCandidate, ...] = ()
     total: Count = 0
+    different: tuple[int, ...] = ()
 
 
 class DreamHost(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -28,6 +28,7 @@ from reverie_protocol.dream_control import (
     GuideDream,
     ListDreams,
     RecentDreams,
+    ReplayDream,
     ShowDream,
     StartDream,
     StopDream,
@@ -112,10 +113,18 @@ class Desk:
             session = self._find(request)
         if isinstance(request, StopDream | GuideDream):
             return DreamAnswer(session=await self._change(session, request))
+        return await self._read(session, request)
+
+    async def _read(
+        self, session: DreamSession, request: ShowDream | TopDreams | RecentDreams | ReplayDream
+    ) -> DreamAnswer:
+        if isinstance(request, ReplayDream):
+            made, different = await self._hosting.replay(session.id)
+            return DreamAnswer(session=self._latest(session), total=made, different=different)
         search = await self._hosting.search_of(session)
-        if isinstance(request, ShowDream):
-            return DreamAnswer(session=self._latest(session, search))
-        return self._listed(session, search, request)
+        if isinstance(request, TopDreams | RecentDreams):
+            return self._listed(session, search, request)
+        return DreamAnswer(session=self._latest(session, search))
 
     async def _start(self, request: StartDream) -> DreamSession:
         plan = request.plan

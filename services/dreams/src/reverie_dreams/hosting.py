@@ -15,6 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from reverie_dreams.publisher import Publisher
+from reverie_dreams.replay import differences
 from reverie_dreams.scoring.panel import Panel
 from reverie_dreams.search.search import Search
 from reverie_dreams.session.drafts import Drafts
@@ -25,7 +26,7 @@ from reverie_dreams.settings import DreamsSettings
 from reverie_dreams.strategies.port import Strategy
 from reverie_jobs.mirror import Change
 from reverie_protocol.dream_control import DreamHost
-from reverie_protocol.dream_log import DreamHappening, DreamLogEntry
+from reverie_protocol.dream_log import DreamHappening, DreamLogEntry, Proposed
 from reverie_protocol.dreams import DreamCandidate, DreamSession, DreamState
 from reverie_protocol.errors import ReverieError
 from reverie_protocol.jobs import Job
@@ -183,6 +184,13 @@ class Hosting:
         while len(self._at_hand) > AT_HAND:
             del self._at_hand[next(iter(self._at_hand))]
         return search
+
+    async def replay(self, session_id: str) -> tuple[int, tuple[int, ...]]:
+        """How many candidates a replay of the log makes, and which come out otherwise."""
+        entries, _ = await read_log(self._log_bucket, session_id)
+        different = await asyncio.to_thread(differences, entries, self.strategies)
+        made = sum(isinstance(event, Proposed) for entry in entries for event in entry.events)
+        return made, tuple(difference.logged.id for difference in different)
 
     def _orphaned(self, host: str) -> bool:
         if self.alive(host) and not host.startswith(f"{self._name}."):

@@ -18,6 +18,7 @@ from reverie_protocol.dream_control import (
     GuideDream,
     ListDreams,
     RecentDreams,
+    ReplayDream,
     ShowDream,
     StartDream,
     StopDream,
@@ -37,6 +38,8 @@ from reverie_runtime.bus.port import Bus, BusError, Message
 
 #: How long the dreams service gets to answer, in seconds.
 ANSWER_S: Final = 5.0
+#: The same where it chooses all candidates of a session again.
+REPLAY_S: Final = 120.0
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +74,10 @@ class DreamDesk:
         """Sessions, the latest first; everybody's only for an administrator."""
         return await self.ask(ListDreams(owner=by.owner, admin=by.admin and everybody, limit=limit))
 
+    async def replay(self, session_id: str, *, by: Identity) -> DreamAnswer:
+        """All candidates chosen again from the log; `session_not_found`."""
+        return await self.ask(ReplayDream(**_whose(by, session_id)), timeout=REPLAY_S)
+
     async def candidates(
         self,
         kind: type[TopDreams] | type[RecentDreams],
@@ -93,12 +100,12 @@ class DreamDesk:
             )
         )
 
-    async def ask(self, request: DreamRequest) -> DreamAnswer:
+    async def ask(self, request: DreamRequest, *, timeout: float = ANSWER_S) -> DreamAnswer:
         """The service's answer, its error raised; `service_unavailable` where nobody answers."""
         try:
             if not self._bus.connected:
                 raise _away()
-            reply = await self._bus.request(DREAM_CTL, msgspec.json.encode(request), timeout=ANSWER_S)
+            reply = await self._bus.request(DREAM_CTL, msgspec.json.encode(request), timeout=timeout)
         except BusError:
             raise _away() from None
         answer = self._answers.decode(reply.data)

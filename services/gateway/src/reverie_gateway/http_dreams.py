@@ -17,6 +17,7 @@ from reverie_gateway.objects import Objects
 from reverie_protocol.dream_bodies import (
     DreamCandidatePage,
     DreamPage,
+    DreamReplayed,
     DreamsCandidate,
     DreamsStart,
     DreamsStarted,
@@ -170,6 +171,16 @@ class DreamSessionsController(Controller):
     ) -> Response[DreamCandidatePage]:
         """The latest candidates of a session."""
         return Response(await _page(RecentDreams, request, session_id, dream_desk))
+
+    @get("/{session_id:str}/replay")
+    async def replay_dream(
+        self, request: HttpRequest, session_id: FromPath[str], dream_desk: NamedDependency[DreamDesk]
+    ) -> Response[DreamReplayed]:
+        """Choose all candidates again, from the log."""
+        answer = await dream_desk.replay(_id(session_id), by=identity_of(request))
+        return Response(
+            DreamReplayed(session_id=session_id, candidates=answer.total, different=answer.different)
+        )
 
 
 def view_of(session: DreamSession) -> DreamView:

@@ -170,6 +170,16 @@ DREAM_ENDPOINTS: Final = (
         answers=(Answer(200, "the session", {"application/json": "DreamView"}),),
         errors=_ONE,
     ),
+    Endpoint(
+        method="get",
+        path="/v1/dreams/{session_id}/replay",
+        operation_id="replayDreamSession",
+        tag=_DREAMS,
+        summary="Choose all candidates of a session again, from its log",
+        parameters=(_SESSION,),
+        answers=(Answer(200, "what came out otherwise", {"application/json": "DreamReplayed"}),),
+        errors=_ONE,
+    ),
     _page("top", "listSessionTop", "The best candidates of a session"),
     _page("recent", "listSessionRecent", "The latest candidates of a session"),
 )
