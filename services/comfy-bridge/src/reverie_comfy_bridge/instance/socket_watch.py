@@ -16,8 +16,8 @@ from reverie_comfy_bridge.instance.reasons import Reason
 from reverie_comfy_bridge.wire.frames import FeatureFlags, Frame, Status
 from reverie_comfy_bridge.wire.queue import Queue
 
-#: Prompts that were taken out of the queue are never heard of.
-MAX_UNHEARD: Final = 64
+#: How many prompts are remembered: those that were taken out of the queue are never heard of.
+MAX_PROMPTS: Final = 64
 
 _Seen = tuple[frozenset[str], frozenset[str]]
 
@@ -27,6 +27,11 @@ def _seen(queue: Queue) -> _Seen:
         frozenset(prompt.prompt_id for prompt in queue.running),
         frozenset(prompt.prompt_id for prompt in queue.pending),
     )
+
+
+def _shorten(prompts: dict[str, float | None]) -> None:
+    while len(prompts) > MAX_PROMPTS:
+        del prompts[next(iter(prompts))]
 
 
 class SocketWatch:
@@ -41,6 +46,7 @@ class SocketWatch:
         #: Prompts of ours posted over this socket's client id of which nothing was heard yet, and when they were
         #: seen to have ended.
         self._unheard: dict[str, float | None] = {}
+        self._heard_of: dict[str, float | None] = {}
         #: A socket was given up as deaf, and nothing was broadcast to its successor yet.
         self._stall_suspected_at: float | None = None
         #: What was found about the socket that is open.
@@ -83,6 +89,8 @@ class SocketWatch:
             self._hear_status(frame, now)
         elif not isinstance(frame, FeatureFlags):
             self._stall_suspected_at = None
+            self._heard_of[frame.prompt_id] = None
+            _shorten(self._heard_of)
             self._unheard.pop(frame.prompt_id, None)
 
     def _hear_status(self, status: Status, now: float) -> None:
@@ -96,9 +104,9 @@ class SocketWatch:
         """A POST of ours, sent now with this client id, was accepted; its `status` may be heard already."""
         if self._opened_at is None or now < self._opened_at:
             return
-        self._unheard[prompt_id] = None
-        while len(self._unheard) > MAX_UNHEARD:
-            del self._unheard[next(iter(self._unheard))]
+        if prompt_id not in self._heard_of:
+            self._unheard[prompt_id] = None
+            _shorten(self._unheard)
         if self._status_at < now:
             self._owe_status(now)
 
