@@ -72,7 +72,7 @@ EXPOSE 4204
 ENTRYPOINT ["python", "-m", "reverie_comfy_bridge"]
 
 FROM run AS dreams
-ENV HF_HOME=/data/huggingface REVERIE_BUILTIN_MODELS=/models/builtin
+ENV HF_HOME=/data/huggingface REVERIE_DREAMS__BUILTIN_SCORER=/models/builtin/scorer
 COPY --from=build-dreams /venv /venv
 COPY models/builtin/scorer /models/builtin/scorer
 EXPOSE 4205
