@@ -71,8 +71,10 @@ def _told(tracked: Tracked, event: JobEvent) -> dict[str, Any]:
         case JobAck():
             return {"job_id": event.job_id}
         case JobProgress() if event.attempt >= tracked.attempt:
-            fields = ("phase", "step", "steps", "progress", "node")
-            return {name: getattr(event, name) for name in fields}
+            fields = ("phase", "step", "steps", "progress")
+            # Between two nodes of a workflow the last one is still what a person wants to read.
+            node = event.node or (tracked.node if event.phase is tracked.phase else "")
+            return {name: getattr(event, name) for name in fields} | {"node": node}
         case JobComplete():
             return {"progress": 1.0, "outputs": event.outputs, "meta": event.meta}
         case JobFailed():
