@@ -196,3 +196,43 @@ async def test_the_command_line_runs_a_workflow_and_saves_what_it_makes(
     code, out, _ = await reverie("add", "other", "http://127.0.0.1:9", "--tag", "big")
     assert (code, out) == (0, "other: http://127.0.0.1:9, disconnected\n")
     assert (await reverie("remove", "other"))[:2] == (0, "other: taken out\n")
+
+
+async def test_an_instance_that_moves_or_drains_at_run_time_takes_its_work_with_it(
+    platform: SimpleNamespace,
+) -> None:
+    await workflow(platform, "filters")
+
+    async def ran() -> str:
+        answer = await platform.http.post("/v1/comfy/jobs", json={"workflowId": "filters"})
+        assert answer.status_code == 200, answer.text
+        async with asyncio.timeout(EVENT_TIMEOUT_S):
+            while True:
+                body = (await platform.http.get(f"/v1/comfy/jobs/{answer.json()['id']}")).json()
+                if body["status"] not in ("queued", "running"):
+                    assert body["status"] == "done", body
+                    return str(body["comfy"]["instance"])
+                await asyncio.sleep(0.02)
+
+    async def status_of(name: str, **fields: Any) -> None:
+        async with asyncio.timeout(EVENT_TIMEOUT_S):
+            while True:
+                told = (await platform.http.get("/v1/system/status")).json()["comfy"]
+                if any({"name": name, **fields}.items() <= each.items() for each in told):
+                    return
+                await asyncio.sleep(0.02)
+
+    async with FakeComfy() as other:
+        await platform.http.put("/v1/comfy/instances/second", json={"url": other.url})
+        await status_of("second", status="connected")
+        await platform.http.put("/v1/comfy/instances/gpu", json={"draining": True})
+        await status_of("gpu", draining=True)
+        assert await ran() == "second"
+        moved = await platform.http.put("/v1/comfy/instances/second", json={"url": platform.comfy.url})
+        assert moved.json()["url"] == platform.comfy.url
+        await status_of("second", status="connected")
+        assert await ran() == "second"
+        assert (await platform.http.delete("/v1/comfy/instances/second")).status_code == 200
+        await platform.http.put("/v1/comfy/instances/gpu", json={"draining": False})
+        await status_of("gpu", draining=False)
+        assert await ran() == "gpu"
