@@ -312,7 +312,7 @@ class Search:
         candidate = self.find(event.id)
         for id_ in event.out:
             self._let_go(id_)
-        if candidate is None:
+        if candidate is None or event.id in self._kept:
             return
         self._kept[event.id] = candidate
         insort(self._ranked, event.id, key=self._rank)

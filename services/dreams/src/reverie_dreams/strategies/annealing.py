@@ -15,9 +15,10 @@ from reverie_dreams.strategies.port import move_of
 
 #: Candidates in which the temperature falls to a half, and after which the walker starts anew elsewhere.
 HALF_LIFE, RESTART = 40, 160
-#: A loss of score that is accepted with 1/e at temperature 1.
-TOLERANCE = 0.2
-NAME = "temperature"
+#: Strangers at the start of each lap: the walker sets out from the best of them.
+SCOUTS = 12
+#: A loss of score that is accepted with 1/e at temperature 1, and how often the walker goes back to the best.
+TOLERANCE, RETURNS = 0.1, 0.25
 
 
 class Annealing:
@@ -28,7 +29,7 @@ class Annealing:
         lap, step = divmod(search.index, RESTART)
         heat = search.temperature * 0.5 ** (step / HALF_LIFE)
         place = self._place(search, heat)
-        if place is None or (step == 0 and lap > 0):
+        if place is None or step < SCOUTS:
             modifiers = search.modifiers.draw(rng, temperature=search.temperature / 2)
             return Move(
                 seed=draw_seed(rng),
@@ -36,6 +37,9 @@ class Annealing:
                 guidance_scale=search.base.guidance_scale,
                 mutation=f"lap {lap}",
             )
+        best = search.parents()
+        if best and rng.random() < RETURNS:
+            place = best[0]
         child = mutated(move_of(place), place.id, search.modifiers, rng, temperature=heat)
         return Move(
             seed=child.seed,

@@ -23,6 +23,8 @@ class Previews:
         """A step is done; the last one needs no preview, the picture itself follows."""
         if event.step >= event.steps or assignment.preview_pending:
             return
+        if assignment.job.session is not None and 2 * event.step < event.steps - 1:
+            return  # a dream looks once at each draft: half-way, when there is something to see
         if now < assignment.preview_asked_at + self._interval_s:
             return
         if self.leases.watched(assignment.job.id, now=now):
