@@ -172,6 +172,8 @@ async def test_the_command_line_runs_a_workflow_and_saves_what_it_makes(
     assert "image_to_image" in out
     code, out, _ = await reverie("instances")
     assert (code, "connected" in out) == (0, True)
+    code = await asyncio.to_thread(run, ["status"])
+    assert (code, "ComfyUI gpu" in capsys.readouterr().out) == (0, True)
     made = tmp_path / "made.png"
     image = str(tmp_path / "in.png")
     code, out, err = await reverie(

@@ -18,6 +18,7 @@ from reverie_launcher.exits import ExitCode, Failure
 from reverie_launcher.node_rows import node_rows
 from reverie_launcher.readiness import why_not_ready
 from reverie_protocol.http_bodies import JobView
+from reverie_protocol.instances import ComfyHealth
 from reverie_protocol.jobs import JobState
 from reverie_protocol.server_messages import SystemStatus
 
@@ -172,6 +173,16 @@ def status_table(address: Address, ready: bool, answer: dict[str, Any], system: 
     table.add_row("queue", f"{queue.running} running, {queue.pending} waiting")
     stores = Text("works", style="green") if storage.ok else Text("fails", style="red")
     table.add_row("storage", Text.assemble(storage.provider, "  ", stores))
+    for instance in system.comfy:
+        table.add_row(f"ComfyUI {instance.name}", comfy_row(instance))
     for name, text in node_rows(system.nodes):
         table.add_row(name, text)
     return table
+
+
+def comfy_row(instance: ComfyHealth) -> str:
+    """How a ComfyUI server does, in a line."""
+    state = f"{instance.status}{f' ({instance.reason})' if instance.reason else ''}"
+    draining = ", draining" if instance.draining else ""
+    version = f", version {instance.version}" if instance.version else ""
+    return f"{state}{draining}{version}, {instance.queue_running} running, {instance.queue_pending} waiting"
