@@ -198,6 +198,19 @@ def test_a_loop_of_a_pipelines_own_is_finished_before_the_urgent_picture_that_ne
     assert far_apart(made["urgent"], make(model, seed=2)) == 0
 
 
+def test_who_waits_for_a_pipelines_own_loop_takes_no_room_from_whoever_is_in_it(
+    models: dict[str, LoadedModel],
+) -> None:
+    model = models["own_loop"]
+    engine = StepEngine(Shelf.holding(model), capacity=1)
+    engine.admit("first", request_for(model))
+    engine.admit("second", request_for(model, seed=2), lane=Lane.URGENT)
+    until_stepped(engine, "second")
+    engine.reprioritise("first", Lane.URGENT)  # it came before the one that it has to wait for
+    events = [event for _ in range(20) for event in engine.step()]
+    assert list(pictures(events)) == ["second", "first"]
+
+
 def test_a_batch_that_does_not_fit_is_made_smaller_and_nobody_fails(models: dict[str, LoadedModel]) -> None:
     model = models["sd15"]
     engine = StepEngine(Shelf.holding(model), capacity=8)

@@ -222,8 +222,9 @@ class StepEngine:
         return None if job is None else job.run
 
     def _in_work(self) -> list[_Job]:
-        """The jobs that there is room for, in order."""
-        return sorted(self._jobs.values(), key=lambda job: (self._lane_of(job), job.arrival))[: self.room]
+        """The jobs that there is room for, in order; who waits for a loop to end takes none."""
+        able = (job for job in self._jobs.values() if job.run is not None or not self._waits_for_loop(job))
+        return sorted(able, key=lambda job: (self._lane_of(job), job.arrival))[: self.room]
 
     def _lane_of(self, job: _Job) -> int:
         """A pipeline's own loop cannot be left alone for another picture of the same pipeline.
@@ -242,7 +243,7 @@ class StepEngine:
     def _begin_what_fits(self) -> list[Event]:
         events: list[Event] = []
         for job in self._in_work():
-            if job.run is not None or (_own_loop(job) and self._in_loop(job.model)):
+            if job.run is not None or self._waits_for_loop(job):
                 continue
             if isinstance(job.request, Request):
                 job.run = Run(
@@ -261,10 +262,11 @@ class StepEngine:
             self._pacing.rested()
         return events
 
-    def _in_loop(self, model: LoadedModel | None) -> bool:
-        """Whether a pipeline's own loop is at work on a picture."""
-        return any(
-            job.run is not None and _own_loop(job) and job.model is model for job in self._jobs.values()
+    def _waits_for_loop(self, job: _Job) -> bool:
+        """Whether a job needs a pipeline's own loop that is at work on another picture."""
+        return _own_loop(job) and any(
+            other.run is not None and _own_loop(other) and other.model is job.model
+            for other in self._jobs.values()
         )
 
     def _pieces(self) -> list[Piece]:
