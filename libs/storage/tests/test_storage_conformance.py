@@ -232,7 +232,7 @@ HOSTILE = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(HOSTILE)
 async def test_no_key_reaches_outside_the_store(storage: KeyedStorage, tmp_path: Path, key: str) -> None:
     assert content_type_of(key) is None
@@ -247,7 +247,7 @@ async def test_no_key_reaches_outside_the_store(storage: KeyedStorage, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] in ([], ["store"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
 @given(HOSTILE)
 async def test_any_name_is_kept_inside_the_store(storage: KeyedStorage, tmp_path: Path, key: str) -> None:
     name = text(key, owner=key)
