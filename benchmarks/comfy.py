@@ -115,10 +115,14 @@ class Tap:
         out.transport.abort()
 
     def _note(self, payload: bytes, came_at: float) -> None:
-        if not payload.startswith(b'{"type": "progress"'):
+        """A step as it was told first: newer versions tell it by `progress_state` before `progress`."""
+        if not payload.startswith(b'{"type": "progress'):
             return
         data = json.loads(payload)["data"]
-        self.steps.setdefault((data["prompt_id"], data["value"]), came_at)
+        nodes = data["nodes"].values() if "nodes" in data else [data]
+        for node in nodes:
+            if node.get("state", "running") == "running":
+                self.steps.setdefault((data["prompt_id"], int(node["value"])), came_at)
 
 
 def _frames(kept: bytearray) -> list[bytes]:
@@ -211,7 +215,7 @@ async def measure_cancels(client: Client, tap: Tap, count: int) -> tuple[list[fl
     """Seconds to the ack, and from the ack to the interrupt (0 where that came first)."""
     acks, interrupts = [], []
     for number in range(count):
-        job_id = await client.submit(loop(10_000, 1000 + number))
+        job_id = await client.submit(loop(1000, 1000 + number))
         while not (await client.until("job:progress"))[1]["step"]:
             pass
         tap.interrupted.clear()
@@ -238,9 +242,15 @@ async def measure_reconnects(client: Client, tap: Tap, nats_url: str, count: int
         (connected.set if record.status is ComfyStatus.CONNECTED else connected.clear)()
 
     await bus.subscribe(comfy_instance(NAME), hear)
-    job_id = await client.submit(loop(100_000, 5))
-    await client.until("job:progress")
+    job_id = await client.submit(loop(count * 200, 5))
+    step = 0
     for _ in range(count):
+        # Not before ComfyUI has told a step since the last time: then it is this prompt that goes on.
+        while (progress := (await client.until("job:progress"))[1])["step"] <= step:
+            pass
+        if progress["attempt"] != 1:
+            raise SystemExit("the prompt was not continued")
+        step = progress["step"]
         connected.clear()
         await tap.close()
         await asyncio.sleep(draw.uniform(0.5, 8.0))
@@ -250,8 +260,6 @@ async def measure_reconnects(client: Client, tap: Tap, nats_url: str, count: int
         async with asyncio.timeout(WAIT_S):
             await connected.wait()
         taken.append(time.perf_counter() - opened_at)
-        while (await client.until("job:progress"))[1]["attempt"] != 1:
-            raise SystemExit("the prompt was not continued")
     await client.send(type="job:cancel", jobId=job_id)
     await client.until("job:error")
     await bus.close()

@@ -59,6 +59,8 @@ BACKEND: Final = "comfyui"
 WAIT_S: Final = 1.0
 #: Times that a prompt is asked to go for a job that is no longer ours.
 MOST_REMOVALS: Final = 5
+#: Attempts after which a job that ComfyUI never took fails.
+MOST_ATTEMPTS: Final = 20
 #: A pause before what the instance did not answer is asked again, in seconds.
 RETRY_S: Final = 0.5
 
@@ -309,8 +311,8 @@ class Execution:
                 assignment, ErrorCode.WORKFLOW_INVALID, _refusal(ended), node_errors=ended.node_errors
             )
         if ended.outcome is Outcome.LOST:
-            if ended.reason is EndReason.DENIED and self._instance.observation.away_since is not None:
-                return await delivery.give_back(assignment)
+            if ended.reason in (EndReason.DENIED, EndReason.NEVER_QUEUED):
+                return await self._give_back_unsent(ended)
             raise Lost(ended.message)
         if stop is StopReason.DRAINED and ended.outcome is Outcome.INTERRUPTED:
             return await delivery.give_back(assignment)
@@ -326,6 +328,15 @@ class Execution:
         await self._forget()
         crash_point("after.comfy-forget")
         return state
+
+    async def _give_back_unsent(self, ended: Ended) -> str:
+        """ComfyUI has nothing of it, so nothing is lost; but it is not offered for ever."""
+        delivery = self._means.delivery
+        if self._assignment.job.attempt < MOST_ATTEMPTS:
+            await self._clock.sleep(RETRY_S)
+            return await delivery.give_back(self._assignment)
+        message = f"ComfyUI took this in none of {MOST_ATTEMPTS} attempts: {ended.message}"
+        return await delivery.fail(self._assignment, ErrorCode.WORKFLOW_FAILED, message)
 
     async def _write(self, ended: Ended, kept: Kept) -> str:
         assignment, delivery = self._assignment, self._means.delivery
