@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from reverie_inference.engine.engine import StepEngine
-from reverie_inference.engine.events import Finished
+from reverie_inference.engine.events import Event, Finished, Stepped
+from reverie_inference.engine.request import Request
+from reverie_inference.families.registry import CALLBACK
 from reverie_inference.models.checkpoint import load_pipeline
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.models.shelf import MemoryRule, Shelf, free_bytes
 from reverie_inference.modes.catalogue import Catalogue, Lora, Mode
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import GenerateParams, StyleLora
+from reverie_protocol.jobs import GenerateParams, Lane, StyleLora
 from reverie_testing.tiny_models import tiny_lora, tiny_sd_pipeline
 
 
@@ -59,10 +62,12 @@ def lora(folders: dict[str, Path], name: str, strength: float) -> Lora:
     return Lora(name, str(folders[name]), strength, folders[name].name)
 
 
-def picture(engine: StepEngine, job_id: str = "job", **params: Any) -> Image.Image:
+def picture(
+    engine: StepEngine, job_id: str = "job", *, lane: Lane = Lane.NORMAL, **params: Any
+) -> Image.Image:
     defaults: dict[str, Any] = {"prompt": "a red cat", "num_inference_steps": 2, "seed": 7}
     request = engine.resolve(GenerateParams(**{**defaults, **params}), fallback_seed=1)
-    engine.admit(job_id, request)
+    engine.admit(job_id, request, lane=lane)
     while True:
         for event in engine.step():
             if isinstance(event, Finished):
@@ -272,3 +277,38 @@ def test_other_modes_take_the_place_of_those_before(folders: dict[str, Path]) ->
     assert [model.mode for model in shelf.resident] == ["b"]
     assert engine.resolve(GenerateParams(prompt="x"), fallback_seed=1).steps == 1
     assert loads.made == ["a", "b"]
+
+
+def test_a_pipelines_own_loop_wears_its_loras_at_every_step_whatever_others_wore_meanwhile(
+    folders: dict[str, Path],
+) -> None:
+    shelf, _ = shelf_of(mode(folders, "a"))
+    engine = StepEngine(shelf, capacity=1)
+    worn = (lora(folders, "lora", 1.0),)
+
+    def own_loop() -> Request:
+        request = engine.resolve(
+            GenerateParams(prompt="a red cat", num_inference_steps=3, seed=7), fallback_seed=1
+        )
+        assert isinstance(request, Request)
+        model = dataclasses.replace(request.model, family=CALLBACK)
+        model.__dict__["adapters"] = (
+            request.model.adapters
+        )  # one pipeline, as where a family starts from text only
+        return replace(request, model=model, loras=worn)
+
+    engine.admit("alone", own_loop())
+    (alone,) = (event for event in run(engine) if isinstance(event, Finished))
+    engine.admit("displaced", own_loop())
+    while not any(isinstance(event, Stepped) for event in engine.step()):
+        pass
+    picture(engine, "urgent", lane=Lane.URGENT)
+    (displaced,) = (event for event in run(engine) if isinstance(event, Finished))
+    assert same(alone.picture, displaced.picture)
+
+
+def run(engine: StepEngine) -> list[Event]:
+    events = []
+    while engine.jobs:
+        events += engine.step()
+    return events

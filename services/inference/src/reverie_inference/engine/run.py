@@ -185,6 +185,7 @@ class Run:
         yield [Started(self.job_id, Phase.DENOISING, sampling.steps), self._stepped(sampling)]
         while not sampling.done:
             before = sampling.step
+            self.dress()
             sampling.advance()
             if sampling.step != before:
                 yield [self._stepped(sampling)]
