@@ -81,7 +81,8 @@ async def test_every_message_comes_once_and_in_order_however_the_stream_is_cut(
         await bus.subscribe("a.b", queued)
         sent = []
         for number in range(MESSAGES):
-            data = b"%d " % number + DECEPTIVE * random.randint(0, 8)
+            # It begins like a message: where its own head comes alone, nats-py has nothing of it in its buffer.
+            data = b"MSG a.b %d 0\r\n\r\n%d " % (1 + number % 4, number) + DECEPTIVE * random.randint(0, 8)
             headers = {"of": "somebody else"} if number % 7 == 0 else None
             await publisher.publish("a.b", data, reply=f"to.{number % 3}" * (number % 3), headers=headers)
             sent.append(("a.b", data, f"to.{number % 3}" * (number % 3)))

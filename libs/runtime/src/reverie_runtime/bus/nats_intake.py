@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from nats.protocol.parser import AWAITING_CONTROL_LINE
+
 from reverie_runtime.bus.port import Message
 
 _MSG: Final = b"MSG "
@@ -69,7 +71,8 @@ class Intake(asyncio.Protocol):
     def _is_idle(self) -> bool:
         """Whether nats-py waits for more, with nothing begun."""
         waiter = self._reader._waiter  # private: asyncio's stream reader has no public way to ask
-        return waiter is not None and not waiter.done() and not self._parser.buf
+        begun = self._parser.buf or self._parser.state != AWAITING_CONTROL_LINE
+        return waiter is not None and not waiter.done() and not begun
 
     def _take(self, data: bytes) -> int:
         """Hand over the messages at the beginning that are diverted and whole; how many bytes that was."""
