@@ -28,8 +28,9 @@ from reverie_worker.patience import wait_up_to
 
 ROUND_S: Final = 1.0
 PING_TIMEOUT_S: Final = 1.0
-#: Rounds in a row in which a bridge was absent, or silent, until it is taken for gone.
-ABSENT_ROUNDS, SILENT_ROUNDS = 2, 6
+#: Rounds in a row in which a bridge was absent, or silent, until it is taken for gone; after a restart of
+#: nats-server everybody is absent for a moment.  An earlier process of our own name is gone when it is absent once.
+ABSENT_ROUNDS, SILENT_ROUNDS = 3, 6
 #: Changes of an instance within this time are written together, in seconds; a new status is written at once.
 DEBOUNCE_S: Final = 2.0
 FROM_SETTINGS: Final = "settings"
@@ -129,9 +130,9 @@ class Registry:
             await asyncio.gather(*(post.end(lambda served: served.drain(drain_s)) for post in self._posts()))
             await self._give_up_all()
 
-    def dirty(self, name: str) -> None:
-        """What is observed of an instance has changed."""
-        self._dirty.add(name)
+    def dirty(self, *names: str) -> None:
+        """What is observed of instances has changed."""
+        self._dirty.update(names)
         self._tell_now.set()
 
     def _posts(self) -> list[_Post]:
@@ -197,8 +198,6 @@ class Registry:
             await self._bus.request(worker_ping(holder), b"", timeout=PING_TIMEOUT_S)
         except NoResponders:
             self._absent[holder] += 1
-            if self._absent[holder] < ABSENT_ROUNDS:
-                self._news.set()
         except RequestTimeout:
             self._silent[holder] += 1
         except BusUnavailable:
@@ -206,7 +205,9 @@ class Registry:
         else:
             self._absent.pop(holder, None)
             self._silent.pop(holder, None)
-        return self._absent[holder] >= ABSENT_ROUNDS or self._silent[holder] >= SILENT_ROUNDS
+        own = holder.rpartition(".")[0] == self._key.rpartition(".")[0]
+        enough = 1 if own else ABSENT_ROUNDS
+        return self._absent[holder] >= enough or self._silent[holder] >= SILENT_ROUNDS
 
     # --- what is said of them ---
 
@@ -215,18 +216,25 @@ class Registry:
         await wait_up_to(self._tell_now, DEBOUNCE_S, self._clock)
         self._tell_now.clear()
         dirty, self._dirty = self._dirty, set()
+        try:
+            await self._tell_of(dirty)
+        except BusError:
+            self.dirty(*dirty)
+            raise
+
+    async def _tell_of(self, dirty: set[str]) -> None:
         for name in dirty:
             urgent = self._has_new_status(name)
+            self._unwritten.add(name)
             await self._publish(name)
             if urgent:
                 await self._write(name, self._filled)
-            else:
-                self._unwritten.add(name)
+                self._unwritten.discard(name)
         if self._clock.monotonic() >= self._write_at:
             self._write_at = self._clock.monotonic() + DEBOUNCE_S
-            unwritten, self._unwritten = self._unwritten, set()
-            for name in unwritten:
+            for name in tuple(self._unwritten):
                 await self._write(name, self._filled)
+                self._unwritten.discard(name)
 
     def _has_new_status(self, name: str) -> bool:
         post, told = self._served.get(name), self._told.get(name)
