@@ -13,6 +13,7 @@ import io
 import json
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,7 @@ def compare(count: int, budget: int, seed: int) -> None:
     ]
     found: dict[str, list[dict[str, float]]] = {_name(*method): [] for method in methods}
     for number, prompt in enumerate(prompts(count, seed)):
+        print(f"prompt {number + 1} of {count}: {prompt}", file=sys.stderr, flush=True)
         for strategy, prune in methods:
             result = dream(
                 model, benches, prompt, strategy, prune=prune, budget=budget, seed=seed * 1000 + number

@@ -48,7 +48,7 @@ class Up:
         until(lambda: text in self.text or self._fail_if_ended(), f"“{text}” in the output", timeout_s=120)
 
     def await_children(self) -> list[psutil.Process]:
-        names = ("nats-server", "reverie_gateway", "reverie_inference", "reverie_monitor")
+        names = ("nats-server", "reverie_gateway", "reverie_inference", "reverie_dreams", "reverie_monitor")
         found = until(lambda: (p := self.product.processes()).keys() >= set(names) and p, "all children")
         return [found[name] for name in names]
 

@@ -115,8 +115,7 @@ class Platform:
 
     def _dreams_values(self) -> dict[str, str]:
         """The dreams process keeps its name over restarts, by which it takes its sessions back."""
-        # Scorers take a second PyTorch: whoever never dreams does not pay for it.
-        values = {"name": self._plan.worker, "preload": "false"}
+        values = {"name": self._plan.worker}
         if models := self._environment.get("REVERIE_BUILTIN_MODELS"):
             values["builtin_scorer"] = str(Path(models).expanduser().absolute() / "scorer")
         given = {name for name in values if self._environment.get(f"REVERIE_DREAMS__{name.upper()}")}

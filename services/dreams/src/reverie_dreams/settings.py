@@ -60,7 +60,7 @@ class DreamsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             description="whether scorers are loaded at the start, and not by the first session, which waits then"
         ),
-    ] = True
+    ] = False
     keep_days: Annotated[
         float, Meta(gt=0, le=3650, description="days after its end that a session and its pictures are kept")
     ] = 30.0
