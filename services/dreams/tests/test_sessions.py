@@ -186,6 +186,27 @@ async def test_a_process_that_was_superseded_decides_nothing_more(stage):
             assert {entry.host for entry in entries[took:]} == {two.key}
 
 
+class Broken:
+    def propose(self, search, rng):
+        raise RuntimeError("a fault of the plug-in")
+
+
+async def test_a_strategy_that_breaks_again_and_again_ends_the_session(stage):
+    async with stage.dreams() as hosting:
+        hosting.strategies["broken"] = Broken()
+        session = await begun(stage, strategy="broken")
+        assert (await over(stage, session)).state is DreamState.FAILED
+        shown = (await stage.ask(ShowDream(owner="me"))).session
+        assert "broke again" in shown.error
+        assert (await begun(stage)).id != session.id
+
+
+async def test_two_starts_at_once_begin_one_session(stage):
+    async with stage.dreams():
+        answers = await asyncio.gather(*(stage.ask(StartDream(owner="me", plan=PLAN)) for _ in range(4)))
+        assert sorted(answer.code for answer in answers) == ["", *["already_dreaming"] * 3]
+
+
 async def test_nats_may_be_killed_while_it_dreams(stage):
     async with stage.dreams():
         session = await begun(stage)

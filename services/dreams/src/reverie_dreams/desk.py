@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -46,6 +48,7 @@ from reverie_runtime.clock import Clock
 FORWARD_S: Final = 3.0
 #: Part of a mode's own steps that a draft takes, and the fewest.
 DRAFT_PART, LEAST_STEPS = 0.6, 4
+MOST_AT_ONCE: Final = 64
 
 _decoder = msgspec.json.Decoder(AnyDreamRequest)
 _encoder = msgspec.json.Encoder()
@@ -75,12 +78,27 @@ class Desk:
         self._workers = workers
         #: Sessions begun here that the mirror may not have heard of yet.
         self._begun: dict[str, DreamSession] = {}
+        self._beginning = asyncio.Lock()
+        self._answering: set[asyncio.Task[None]] = set()
 
-    async def on_request(self, message: Message) -> None:
-        """Answer one request; whatever goes wrong is an answer too."""
+    def on_request(self, message: Message) -> None:
+        """Answer a request beside others: a replay takes long.  Beyond `MOST_AT_ONCE` they are turned away."""
         if not message.reply:
             return
+        task = asyncio.create_task(self._respond(message), name="dream request")
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def close(self) -> None:
+        """Answer no more."""
+        for task in tuple(self._answering):
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
+
+    async def _respond(self, message: Message) -> None:
+        """Answer one request; whatever goes wrong is an answer too."""
         try:
+            self._require_room()
             request = _decoder.decode(message.data)
             answer = await self._answer(request, message.data)
         except msgspec.MsgspecError as error:
@@ -94,11 +112,17 @@ class Desk:
         except Exception:
             log.exception("a request failed", subject=message.subject)
             answer = DreamAnswer(code=ErrorCode.INTERNAL, message="an internal error; the log names it")
-        await self._bus.publish(message.reply, _encoder.encode(answer))
+        with contextlib.suppress(BusError):
+            await self._bus.publish(message.reply, _encoder.encode(answer))
+
+    def _require_room(self) -> None:
+        if len(self._answering) > MOST_AT_ONCE:
+            raise ReverieError(ErrorCode.RATE_LIMITED, "too many requests about dreams at once; try again")
 
     async def _answer(self, request: AnyDreamRequest, raw: bytes) -> DreamAnswer:
         if isinstance(request, StartDream):
-            return DreamAnswer(session=await self._start(request))
+            async with self._beginning:  # one after the other: they are counted
+                return DreamAnswer(session=await self._start(request))
         if isinstance(request, ListDreams):
             mine = [s for s in self._known() if request.admin or s.owner == request.owner]
             ordered = sorted(mine, key=lambda session: -session.started_at)

@@ -28,7 +28,7 @@ from reverie_jobs.mirror import Change
 from reverie_protocol.dream_control import DreamHost
 from reverie_protocol.dream_log import DreamHappening, DreamLogEntry, Proposed
 from reverie_protocol.dreams import DreamCandidate, DreamSession, DreamState
-from reverie_protocol.errors import ReverieError
+from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import Job
 from reverie_protocol.subjects import DREAM_HOST_TTL_S, DREAM_STATUS_REPEAT_S, worker_key
 from reverie_runtime.actors import acting
@@ -40,6 +40,8 @@ BEAT_S: Final = 1.0
 TELL_S, RECORD_S = 0.25, 5.0
 #: Searches of sessions of others, or that are over, which are kept at hand.
 AT_HAND: Final = 8
+#: Times that a session may break by a fault, of ours or of a plug-in, before it is given up.
+MOST_BREAKS: Final = 5
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +89,7 @@ class Hosting:
         self._at_hand: dict[str, Search] = {}
         #: Jobs that ended after their session, as drafts do that were given up at its end.
         self._stragglers: deque[Job] = deque(maxlen=1000)
+        self._breaks: dict[str, int] = {}
         self._connected_at = clock.monotonic()
 
     @asynccontextmanager
@@ -244,9 +247,12 @@ class Hosting:
             self.actors.pop(actor.id, None)
             return
         except Exception:
-            log.exception("a session broke; it is taken up again from its log", session=actor.id)
-            self.actors.pop(actor.id, None)
-            return
+            log.exception("a session broke", session=actor.id)
+            self._breaks[actor.id] = self._breaks.get(actor.id, 0) + 1
+            if self._breaks[actor.id] < MOST_BREAKS:
+                self.actors.pop(actor.id, None)  # it is taken up again from its log
+                return
+            await actor.fail(ReverieError(ErrorCode.INTERNAL, "it broke again and again; the log names why"))
         await self._write(actor)
         await self._publisher.send()
         await self._publisher.status(actor.session)

@@ -111,6 +111,7 @@ async def serve(
             sessions=sessions,
             workers=workers,
         )
+        stack.push_async_callback(desk.close)
         for subject, queue in ((DREAM_CTL, "dreams"), (dream_host(hosting.key), "")):
             subscription = await bus.subscribe(subject, desk.on_request, queue=queue)
             stack.push_async_callback(subscription.unsubscribe)
