@@ -23,7 +23,7 @@ from reverie_protocol.jobs import GenerateParams, JobParams, Lane, SuperResoluti
 if TYPE_CHECKING:
     from reverie_inference.engine.preview import Preview
 
-#: Commands that wait for the current step to end.  Each job has three at most, so it is never full in practice; a
+#: Commands that wait for the current step to end.  Each job has few at most, so it is never full in practice; a
 #: preview that finds it full is dropped, any other command is an error.
 INBOX_COMMANDS = 1024
 
@@ -117,7 +117,6 @@ class _Admit:
 @dataclass(frozen=True)
 class _Reprioritise:
     run_id: str
-    lane: int
 
 
 @dataclass(frozen=True)
@@ -157,6 +156,9 @@ class EngineThread:
         self._report = report
         self._unload_after_s = unload_after_s
         self._inbox: Queue[_Command] = Queue(INBOX_COMMANDS)
+        #: Where runs are to be put.  One command for each: clients may move a job as often as they like.
+        self._lanes: dict[str, int] = {}
+        self._lanes_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._engine: Engine | None = None
         self._offer: Offer | None = None
@@ -191,8 +193,12 @@ class EngineThread:
         self._inbox.put_nowait(_Admit(run_id, params, fallback_seed, pictures, lane, checkpoint))
 
     def reprioritise(self, run_id: str, lane: int) -> None:
-        """Put a run into another lane, from its next step on."""
-        self._inbox.put_nowait(_Reprioritise(run_id, lane))
+        """Put a run into another lane, from its next step on; the latest that was said counts."""
+        with self._lanes_lock:
+            is_told = run_id in self._lanes
+            self._lanes[run_id] = lane
+        if not is_told:
+            self._inbox.put_nowait(_Reprioritise(run_id))
 
     def leave(self, run_id: str, *, keep_partial: bool) -> None:
         """Let a run go at its next step; a Left event comes unless the run ended before."""
@@ -272,8 +278,11 @@ class EngineThread:
                     self._tell()
             case _Admit():
                 self._admit(command)
-            case _Reprioritise(run_id, lane) if self._engine is not None:
-                self._engine.reprioritise(run_id, lane)
+            case _Reprioritise(run_id):
+                with self._lanes_lock:
+                    lane = self._lanes.pop(run_id)
+                if self._engine is not None:
+                    self._engine.reprioritise(run_id, lane)
             case _Leave(run_id, keep_partial) if self._engine is not None:
                 left = self._engine.leave(run_id, keep_partial=keep_partial)
                 if left is not None:
