@@ -56,6 +56,7 @@ def fitting(request: Request) -> str:
         request.model.digest,
         str(request.model.dtype),
         diffusers.__version__,
+        torch.__version__,
         [(lora.name, lora.path, lora.strength) for lora in request.loras],
         request.prompt,
         request.negative_prompt,
