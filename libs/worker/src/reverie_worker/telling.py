@@ -35,16 +35,19 @@ async def telling(
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def tell(assignment: Assignment, bus: Bus) -> None:
+    """Publish the latest progress, and the preview that waits, now."""
+    assignment.changed.clear()
+    # At most once, like every core message: while the bus is away nobody is told.
+    with contextlib.suppress(BusError):
+        await bus.publish(job_progress(assignment.job.id), _encoder.encode(assignment.progress.latest))
+        frame, assignment.preview_frame = assignment.preview_frame, None
+        if frame is not None:
+            await bus.publish(job_preview(assignment.job.id), frame)
+
+
 async def _tell(assignment: Assignment, bus: Bus, clock: Clock, interval_s: float) -> None:
-    progress_subject = job_progress(assignment.job.id)
-    preview_subject = job_preview(assignment.job.id)
     while True:
         await wait_up_to(assignment.changed, REPEAT_S, clock)
-        assignment.changed.clear()
-        # At most once, like every core message: while the bus is away nobody is told.
-        with contextlib.suppress(BusError):
-            await bus.publish(progress_subject, _encoder.encode(assignment.progress.latest))
-            frame, assignment.preview_frame = assignment.preview_frame, None
-            if frame is not None:
-                await bus.publish(preview_subject, frame)
+        await tell(assignment, bus)
         await clock.sleep(interval_s)

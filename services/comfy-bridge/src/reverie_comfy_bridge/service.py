@@ -109,7 +109,7 @@ async def serve(
         platform = platform_of(jobs.epoch)
         name = comfy.name or host_name()
         key = worker_key(f"comfy-bridge-{name}", secrets.token_hex(6))
-        means = _means(settings, store, workflows, platform=platform, clock=clock)
+        means = _means(settings, bus, store, workflows, platform=platform, clock=clock)
         dispatcher = Dispatcher(means.catalogue, allowed_nodes=comfy.nodes, clock=clock)
         registry_of_metrics = (metrics or Metrics()).registry
         tally = Tally(registry_of_metrics)
@@ -187,12 +187,13 @@ async def _read(workflows: Workflows) -> None:
 
 
 def _means(
-    settings: Settings, store: JobStore, workflows: Workflows, *, platform: str, clock: Clock
+    settings: Settings, bus: Bus, store: JobStore, workflows: Workflows, *, platform: str, clock: Clock
 ) -> Means:
     """What every job is worked on with."""
     comfy = settings.comfy
     storage = open_storage(settings.storage)
     return Means(
+        bus=bus,
         settings=comfy,
         catalogue=lambda: workflows.catalogue,
         inputs=Inputs(storage, clock=clock),

@@ -48,11 +48,13 @@ from reverie_comfy_bridge.workflows.offers import require_workflow, verdict
 from reverie_comfy_bridge.workflows.parameters import image_keys
 from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import ComfyNodeError, ComfyParams, JobMeta, Phase
+from reverie_runtime.bus.port import Bus
 from reverie_runtime.clock import Clock
 from reverie_runtime.crash_points import crash_point
 from reverie_storage.port import StorageUnavailable
 from reverie_worker.assignment import StopReason
 from reverie_worker.patience import wait_up_to
+from reverie_worker.telling import tell
 
 BACKEND: Final = "comfyui"
 #: How often it is looked whether to wait on, and a prompt that is to go is asked to, in seconds.
@@ -70,6 +72,7 @@ log = structlog.get_logger(__name__)
 class Means(msgspec.Struct, frozen=True):
     """What executions work with, the same for all."""
 
+    bus: Bus
     settings: ComfySettings
     catalogue: Callable[[], Catalogue]
     inputs: Inputs
@@ -363,7 +366,7 @@ class Execution:
         if self._params.workflowId:
             self._means.times.learn(self._params.workflowId, self._graph, ended.run)
         assignment.progress.done()
-        assignment.changed.set()
+        await tell(assignment, self._means.bus)
         return await delivery.complete(assignment, kept.outputs, meta)
 
     async def _keep(self, ended: Ended) -> Kept:
