@@ -78,6 +78,24 @@ def test_a_checkpoint_is_made_every_few_steps_and_not_after_the_last(
     assert made == [2, 4]
 
 
+@pytest.mark.parametrize("scheduler", ["Heun", "DPM2 a", "PLMS"])
+def test_a_step_that_takes_two_evaluations_makes_one_checkpoint(
+    models: dict[str, LoadedModel], scheduler: str
+) -> None:
+    made = [checkpoint.step for checkpoint in checkpoints_of(events_of(models["sd15"], scheduler=scheduler))]
+    assert made == [2, 4, 6]
+
+
+def test_a_checkpoint_that_cannot_be_made_costs_the_picture_nothing(
+    models: dict[str, LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = picture_of(events_of(models["sd15"]))
+    monkeypatch.setattr("reverie_inference.engine.sampling.encode_state", lambda *_, **__: 1 / 0)
+    events = events_of(models["sd15"])
+    assert not checkpoints_of(events)
+    assert np.array_equal(picture_of(events), expected)
+
+
 def test_a_picture_that_starts_from_another_goes_on_too(models: dict[str, LoadedModel]) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     pictures = Pictures(Image.fromarray(noise))

@@ -56,7 +56,7 @@ def fitting(request: Request) -> str:
         request.model.digest,
         str(request.model.dtype),
         diffusers.__version__,
-        torch.__version__,
+        str(torch.__version__),  # which is a class of its own
         [(lora.name, lora.path, lora.strength) for lora in request.loras],
         request.prompt,
         request.negative_prompt,

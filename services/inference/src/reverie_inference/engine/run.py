@@ -64,6 +64,7 @@ class Run:
         self.job_id = job_id
         self._checkpoint = checkpoint
         self._checkpoint_steps = checkpoint_steps
+        self._checkpointed_at = 0
         self.request = request
         self._model = model = request.model
         self._upscalers = upscalers
@@ -119,9 +120,7 @@ class Run:
         sampling = self._stepwise
         sampling.accept(predicted)
         events: list[Event] = [self._stepped(sampling)]
-        every = self._checkpoint_steps
-        if every and not sampling.done and sampling.step % every == 0:
-            events.append(Checkpointed(self.job_id, sampling.step, sampling.checkpoint()))
+        events += self._checkpointed(sampling)
         if sampling.done:
             self.next = Next.DECODE
             events.append(Started(self.job_id, Phase.DECODING))
@@ -159,6 +158,19 @@ class Run:
     def require_memory(self) -> None:
         """Refuse a picture that cannot be held; ReverieError `out_of_memory`."""
         require_memory(self._model, self.request.plan.drawn)
+
+    def _checkpointed(self, sampling: Sampling) -> list[Event]:
+        """A checkpoint if it is time for one; a second-order step, of two evaluations, makes one at its first."""
+        every, step = self._checkpoint_steps, sampling.step
+        if not every or sampling.done or step % every or step == self._checkpointed_at:
+            return []
+        self._checkpointed_at = step
+        try:
+            return [Checkpointed(self.job_id, step, sampling.checkpoint())]
+        except Exception:
+            # It is a courtesy to another attempt; this one goes on without.
+            log.exception("checkpoint_failed", job_id=self.job_id, step=step)
+            return []
 
     def _go_on(self, sampling: Sampling) -> None:
         """From the checkpoint of an attempt before, if there is one and it fits."""
