@@ -26,6 +26,7 @@ from reverie_protocol.jobs import (
     Job,
     JobState,
     JobType,
+    Lane,
     Phase,
     Progress,
     SuperResolutionParams,
@@ -119,20 +120,26 @@ def test_a_result_beyond_what_is_made_and_no_network_are_refused(models: dict[st
     assert caught.value.code is ErrorCode.SUPERRES_DISABLED
 
 
-def test_it_takes_turns_with_jobs_that_draw_and_leaves_between_two_tiles(
+def test_it_makes_way_between_two_tiles_for_a_more_urgent_drawing_and_leaves_there_too(
     models: dict[str, LoadedModel],
 ) -> None:
     engine = engine_with(models, 2, capacity=2)
     wish = SuperResolutionParams(fileRef="abc", magnitude=1)
     engine.admit("larger", engine.resolve(wish, fallback_seed=0, pictures=Pictures(noise((1600, 8)))))
+    before = [event for _ in range(2) for event in engine.step()]
+    assert [event.tile for event in before if isinstance(event, Tiled)] == [0, 1]
     drawn = GenerateParams(prompt="x", size="64x64", num_inference_steps=3)
-    engine.admit("drawn", engine.resolve(drawn, fallback_seed=0))
-    turns = [{(type(event), event.job_id) for event in engine.step()} for _ in range(4)]
-    assert {(Tiled, "larger"), (Stepped, "drawn")} <= turns[2]
+    engine.admit("drawn", engine.resolve(drawn, fallback_seed=0), lane=Lane.URGENT)
+    meanwhile: list[Event] = []
+    while "drawn" in engine.jobs:
+        meanwhile += engine.step()
+    assert {event.job_id for event in meanwhile} == {"drawn"}
+    assert sum(isinstance(event, Stepped) for event in meanwhile) >= 3
+    assert [(type(event), event.job_id) for event in engine.step()] == [(Tiled, "larger")]
     left = engine.leave("larger", keep_partial=True)
     assert left is not None
     assert left.picture is None
-    assert engine.jobs == ("drawn",)
+    assert engine.jobs == ()
 
 
 def png(image: Image.Image, **options: Any) -> bytes:
