@@ -43,7 +43,7 @@ def score_of(params):
 
 
 def hash_of(params):
-    return random.Random(f"{params.seed} {params.variations} {params.prompt}").randbytes(35).hex()
+    return random.Random(f"{params.seed} {params.variations} {params.prompt}").randbytes(192).hex()
 
 
 class Session:

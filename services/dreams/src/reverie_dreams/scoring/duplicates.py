@@ -1,4 +1,8 @@
-"""What counts as the same picture: a difference hash of the light, and mean colours of nine fields."""
+"""What counts as the same picture: the mean colours of 8x8 fields, which hardly move when only an outline trembles.
+
+Measured on the built-in model (mean difference of a channel, of 255): a move of the noise by 0.05 makes 0.1 to 0.7,
+one by 0.25 0.3 to 4, another seed 0.8 to 20; the less a model varies its pictures, the more of them are the same.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,24 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-#: Bits of 64 that may differ, and the largest difference of a field's mean colour, of 255.
-NEAR_BITS: Final = 4
-NEAR_COLOUR: Final = 12
-_BITS_CHARS: Final = 16
+#: Fields on each side.
+FIELDS: Final = 8
+#: Mean difference of a channel, of 255, up to which pictures are near duplicates.
+NEAR: Final = 1.0
 
 
 def perceptual_hash(picture: Image.Image) -> str:
-    """64 bits and 27 bytes, in hexadecimal."""
-    light = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
-    # Flat areas differ by noise alone; a difference counts from two levels on.
-    bits = np.packbits((light[:, 1:] - light[:, :-1] > 1).ravel())
-    fields = np.asarray(picture.convert("RGB").resize((3, 3), Image.Resampling.BOX), np.uint8)
-    return (bits.tobytes() + fields.tobytes()).hex()
+    """192 bytes, in hexadecimal."""
+    fields = picture.convert("RGB").resize((FIELDS, FIELDS), Image.Resampling.BOX)
+    return fields.tobytes().hex()
 
 
 def alike(one: str, other: str) -> bool:
     """Whether two hashes are those of near duplicates."""
     if not one or len(one) != len(other):
         return False
-    if (int(one[:_BITS_CHARS], 16) ^ int(other[:_BITS_CHARS], 16)).bit_count() > NEAR_BITS:
-        return False
-    fields = (np.frombuffer(bytes.fromhex(text[_BITS_CHARS:]), np.uint8).astype(int) for text in (one, other))
-    return bool(np.max(np.abs(next(fields) - next(fields))) <= NEAR_COLOUR)
+    first, second = (np.frombuffer(bytes.fromhex(text), np.uint8).astype(int) for text in (one, other))
+    return bool(np.mean(np.abs(first - second)) <= NEAR)
 
 
 def small_colours(picture: Image.Image) -> np.ndarray:

@@ -183,8 +183,8 @@ class Dreaming:
         log.info("a guide is in force", session=self.id, dropped=len(misfits))
         self._wake.set()
         self._on_change()
-        for candidate in misfits:
-            await self._drafts.cancel(candidate.job)
+        # Not in the actor's turn, which may be looking at pictures just now.
+        await asyncio.gather(self._fill(), *(self._drafts.cancel(candidate.job) for candidate in misfits))
         return self.session
 
     async def stop(self, why: str = "stopped") -> DreamSession:
