@@ -1,14 +1,15 @@
 """Pictures a second with several jobs at once, against the bare diffusers pipeline that makes one after the other;
 and what the engine adds where there is only one.
 
-    .venv/bin/python benchmarks/engine_throughput.py [--jobs 8] [--rounds 3] [--steps 10] [--threads N] [--no-product]
+    .venv/bin/python benchmarks/engine_throughput.py [--jobs 8] [--rounds 3] [--steps 10] [--threads N]
                                                      [--shapes builtin,tiny-sdxl] [--sizes 512x512,1024x1024]
+                                                     [--no-product]
 
 Same model, prompts, seeds, steps, guidance, precision and threads (all cores, which is what the bare pipeline takes
 by itself).  Both run in one child process and take turns; the quickest round of each counts.  `batch 1` is the
 engine with one job at a time, `batch N` with all of them admitted at once; before it counts, the engine works until
-its batch has the size that it measured to be worth it.  `product` is the built-in model through `POST /generate` by N
-clients.  `cpu_ratio` compares the processor's time instead of the clock's: it says something on a busy machine too.
+its batch has the size that it measured to be worth it.  `product` is the built-in model through `POST /generate` by
+N clients.  `cpu_ratio` compares the processor's time instead of the clock's: it says something on a busy machine too.
 
 On CUDA the shapes are those of SD-Turbo, SD 1.5 and SDXL with random weights in fp16, else small ones.
 """
@@ -107,7 +108,9 @@ class Sides:
             self._admit(index, request)
         self._work()
 
-    def timed(self, work: Callable[[list[dict[str, Any]]], None], asked: list[dict[str, Any]]) -> dict[str, float]:
+    def timed(
+        self, work: Callable[[list[dict[str, Any]]], None], asked: list[dict[str, Any]]
+    ) -> dict[str, float]:
         """Seconds by the clock and of the processor."""
         self.most_rows = 0
         clock, cpu = time.perf_counter(), time.process_time()
@@ -162,7 +165,9 @@ def child(options: argparse.Namespace) -> None:
             for name, told in rounds.items()
         }
         print(
-            json.dumps({"size": size, "device": sides.device, "rows": rounds["together"][-1]["rows"], **best}),
+            json.dumps(
+                {"size": size, "device": sides.device, "rows": rounds["together"][-1]["rows"], **best}
+            ),
             flush=True,
         )
 
@@ -189,11 +194,18 @@ def tell(told: dict[str, Any], name: str, options: argparse.Namespace) -> None:
     )
     line(
         f"batch {options.jobs}: pictures a second of the engine against the bare pipeline",
-        {"bare": round(options.jobs / bare["seconds"], 2), "engine": round(options.jobs / together["seconds"], 2)},
+        {
+            "bare": round(options.jobs / bare["seconds"], 2),
+            "engine": round(options.jobs / together["seconds"], 2),
+        },
         ratio=round(bare["seconds"] / together["seconds"], 2),
         cpu_ratio=round(bare["cpu"] / together["cpu"], 2),
         rows=told["rows"],
-        **({"target": TARGET, "met": bare["seconds"] >= TARGET * together["seconds"]} if name == "builtin" else {}),
+        **(
+            {"target": TARGET, "met": bare["seconds"] >= TARGET * together["seconds"]}
+            if name == "builtin"
+            else {}
+        ),
         **about,
     )
 
@@ -236,14 +248,18 @@ def through_product(bare_seconds: float, size: str, options: argparse.Namespace)
 
 def main() -> None:
     """Run each shape in a child of its own, then the product."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--shapes", default="", help="default: what this machine's device can carry")
-    parser.add_argument("--sizes", default="512x512,1024x1024", help="of the shapes on CUDA; else their native one")
+    parser.add_argument(
+        "--sizes", default="512x512,1024x1024", help="of the shapes on CUDA; else their native one"
+    )
     parser.add_argument("--no-product", action="store_true")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -252,7 +268,9 @@ def main() -> None:
         return
     import torch
 
-    names = options.shapes.split(",") if options.shapes else ON_A_GPU if torch.cuda.is_available() else ON_A_CPU
+    names = (
+        options.shapes.split(",") if options.shapes else ON_A_GPU if torch.cuda.is_available() else ON_A_CPU
+    )
     bare: dict[str, Any] = {}
     for name in names:
         command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
