@@ -9,7 +9,8 @@ Same model, prompts, seeds, steps, guidance, precision and threads (all cores, w
 by itself).  Both run in one child process and take turns; the quickest round of each counts.  `batch 1` is the
 engine with one job at a time, `batch N` with all of them admitted at once; before it counts, the engine works until
 its batch has the size that it measured to be worth it.  `product` is the built-in model through `POST /generate` by
-N clients.  `cpu_ratio` compares the processor's time instead of the clock's: it says something on a busy machine too.
+N clients.  `cpu_ratio` compares the processor's time instead of the clock's: it says something on a busy machine
+too.
 
 On CUDA the shapes are those of SD-Turbo, SD 1.5 and SDXL with random weights in fp16, else small ones.
 """
