@@ -287,6 +287,23 @@ async def test_out_of_memory_and_any_fault_fail_the_job_and_the_worker_serves_th
         assert (await world.ended(await world.submit())).state is JobState.COMPLETED
 
 
+async def test_a_job_for_which_others_left_too_little_memory_is_made_once_they_have_ended(
+    world: Any, models: Any, gate: Any
+) -> None:
+    async with world.worker(models["sd15"], gate=gate, slots=2) as worker:
+        crowd = [await world.submit(size=size) for size in ("64x64", "64x96")]  # that share no step
+        for job_id in crowd:
+            await world.runs(job_id)
+        gate.fail_next(MemoryError())
+        gate.let(1)
+        await until(lambda: any(world.jobs.get(job_id).state is JobState.QUEUED for job_id in crowd))
+        assert worker._next() is None
+        gate.open()
+        jobs = [await world.ended(job_id) for job_id in crowd]
+    told = sorted((job.attempt, job.state, job.crashes) for job in jobs)
+    assert told == [(1, JobState.COMPLETED, 0), (2, JobState.COMPLETED, 0)]
+
+
 async def test_a_model_that_cannot_be_loaded_fails_jobs_with_its_reason_and_the_worker_stays(
     world: Any, tmp_path: Path
 ) -> None:

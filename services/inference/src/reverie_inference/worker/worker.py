@@ -22,7 +22,7 @@ from reverie_inference.engine.events import (
 )
 from reverie_inference.engine.pictures import Pictures
 from reverie_inference.settings import InferenceSettings
-from reverie_inference.worker.assignment import EngineAssignment
+from reverie_inference.worker.assignment import EngineAssignment, Outcome
 from reverie_inference.worker.checkpoints import Checkpoints
 from reverie_inference.worker.delivery import PictureDelivery
 from reverie_inference.worker.engine_thread import (
@@ -42,7 +42,7 @@ from reverie_jobs.claiming import can_serve
 from reverie_jobs.controls import ControlMirror, closed_lanes
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore
-from reverie_protocol.errors import ReverieError
+from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import (
     MAX_SEED,
     GenerateParams,
@@ -53,6 +53,7 @@ from reverie_protocol.jobs import (
     ModeInfo,
     SuperResolutionParams,
     SwitchParams,
+    Worker,
     WorkerState,
 )
 from reverie_runtime.bus.port import Bus, Message
@@ -105,6 +106,8 @@ class InferenceWorker(Claimant[EngineAssignment]):
         self._tally = tally
         self._checkpoints = checkpoints
         self._runs: dict[str, EngineAssignment] = {}
+        #: Jobs for which others left too little memory: each runs next with the engine to itself.
+        self._alone: set[str] = set()
         self._engine: EngineThread
         self._previews: Previews
         self.settled = asyncio.Event()
@@ -180,6 +183,14 @@ class InferenceWorker(Claimant[EngineAssignment]):
         record = self.standing.outline
         if self._draining or len(self._runs) >= record.slots + self._settings.displaced:
             return None
+        if any(run.job.id in self._alone for run in self._runs.values()):
+            return None
+        job = self._choose(record)
+        # Later ones wait with it: with them in its way it would wait for ever.
+        return None if job is not None and self._runs and job.id in self._alone else job
+
+    def _choose(self, record: Worker) -> Job | None:
+        """The job that is next by the rule."""
         now = self._clock.time()
         paused = closed_lanes(self._controls.control, worker=record.name) | self._full_lanes(record.slots)
         if record.state is not WorkerState.BROKEN:
@@ -217,14 +228,25 @@ class InferenceWorker(Claimant[EngineAssignment]):
     async def _work(self, assignment: EngineAssignment) -> str:
         await self._begin(assignment)
         outcome = await assignment.outcome
+        if self._was_crowded_out(assignment.job, outcome):
+            log.info("too little memory beside others", job_id=assignment.job.id)
+            self._alone = {job_id for job_id in self._alone if job_id in self._jobs.queued}
+            self._alone.add(assignment.job.id)
+            outcome = None
         if isinstance(outcome, Switched):
             await self.on_switch(outcome.mode)
         state = await self._delivery.deliver(assignment, outcome)
         if state in _ENDED:
+            self._alone.discard(assignment.job.id)
             await self._checkpoints.forget(assignment.job.id)
         else:
             self._checkpoints.let_go(assignment.job.id)
         return state
+
+    def _was_crowded_out(self, job: Job, outcome: Outcome | None) -> bool:
+        """Whether a job may have failed only because of what others took of the memory."""
+        short = isinstance(outcome, Failed) and outcome.code is ErrorCode.OUT_OF_MEMORY
+        return short and bool(self._runs) and job.id not in self._alone
 
     def _ended(self, assignment: EngineAssignment, state: str, seconds: float) -> None:
         self._tally.job_ended(state, seconds)
