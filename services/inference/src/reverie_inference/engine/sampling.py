@@ -1,7 +1,7 @@
 """One job of a family the engine knows: it owns its latents, scheduler, generator and step index.
 
 Nothing is shared between jobs but the weights, so a job may be left alone between two steps for as long as one
-likes, and gives the same picture whatever runs beside it.
+likes, and gives the same bits; what sharing an evaluation changes is said in `evaluation`.
 """
 
 from __future__ import annotations
