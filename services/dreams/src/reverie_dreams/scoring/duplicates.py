@@ -20,7 +20,7 @@ NEAR: Final = 1.0
 def perceptual_hash(picture: Image.Image) -> str:
     """192 bytes, in hexadecimal."""
     fields = picture.convert("RGB").resize((FIELDS, FIELDS), Image.Resampling.BOX)
-    return fields.tobytes().hex()
+    return bytes(fields.tobytes()).hex()
 
 
 def alike(one: str, other: str) -> bool:
