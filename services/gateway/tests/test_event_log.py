@@ -56,6 +56,17 @@ def test_a_hole_that_is_younger_than_the_retention_hides_nothing_of_a_job() -> N
     assert frames(log.since("u", 1, now=60)) == ["frame 5", "frame 6"]
 
 
+def test_what_nobody_is_told_of_takes_no_room_from_what_somebody_is() -> None:
+    log = EventLog(retention_s=RETENTION_S, max_events=10)
+    log.add(1, at=0, event=event("u", 1))
+    for seq in range(2, 100):  # drafts of a dream
+        log.add(seq, at=1, event=None)
+    log.add(100, at=2, event=event("u", 100))
+    assert len(log) == 4
+    assert frames(log.since("u", 0, now=2)) == ["frame 1", "frame 100"]
+    assert frames(log.since("u", 50, now=2)) == ["frame 100"]
+
+
 def test_when_it_is_full_it_forgets_the_oldest_and_says_so() -> None:
     log = EventLog(retention_s=RETENTION_S, max_events=10)
     for seq in range(1, 12):

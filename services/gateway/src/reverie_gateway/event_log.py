@@ -30,6 +30,7 @@ class EventLog:
         self._revisions: list[int] = []
         self._times: list[float] = []
         self._own: dict[str, list[Event]] = defaultdict(list)
+        self._silent = 0  # newest revisions in a row without an event
         self._forgotten = 0
         self._last_hole = 0
 
@@ -43,8 +44,14 @@ class EventLog:
             return
         if seq > newest + 1:
             self._last_hole = seq - 1
-        self._revisions.append(seq)
-        self._times.append(max(at, self._times[-1]) if self._times else at)
+        at = max(at, self._times[-1]) if self._times else at
+        self._silent = self._silent + 1 if event is None else 0
+        if self._silent > 2:
+            # Of however many the first and the last: a long dream would crowd out what clients come back for.
+            self._revisions[-1], self._times[-1] = seq, at
+        else:
+            self._revisions.append(seq)
+            self._times.append(at)
         if event is not None:
             self._own[event.owner].append(event)
         half = len(self._revisions) // 2
