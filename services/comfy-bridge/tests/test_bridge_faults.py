@@ -213,6 +213,41 @@ async def test_a_prompt_whose_job_is_over_is_taken_out_by_the_bridge_that_comes(
     assert world.outcomes(comfy) == {"interrupted": 1, "success": 1}
 
 
+async def test_a_prompt_that_ended_while_no_bridge_was_there_is_not_run_again_on_another_instance(
+    world: Any, comfy: FakeComfy
+) -> None:
+    async with FakeComfy() as other:
+        async with world.bridge(comfy, other, deadline_s=0.1):
+            job_id = await world.submit(world.loop(steps=20_000))
+            await world.eventually(lambda: _busy(comfy, other), "the prompt to run")
+        former = comfy if comfy.instance.queue.running else other
+        former.instance.pace = 0.0
+        await world.eventually(lambda: former.ended, "the prompt to end")
+        former.instance.pace = 1.0
+        await world.foreign(former, world.loop(steps=20_000, seed=2))  # the other one is less loaded now
+        async with world.bridge(comfy, other):
+            job = await world.ended(job_id)
+    assert (job.state, job.attempt, job.losses) == (JobState.COMPLETED, 2, 0)
+    assert len(comfy.ended) + len(other.ended) == 1
+
+
+async def test_an_instance_that_drains_goes_on_with_what_a_former_bridge_left_in_it(
+    world: Any, comfy: FakeComfy, set_instance: Any
+) -> None:
+    async with FakeComfy() as other:
+        async with world.bridge(comfy, other, deadline_s=0.1):
+            job_id = await world.submit(world.loop(steps=20_000))
+            await world.eventually(lambda: _busy(comfy, other), "the prompt to run")
+        former, name = (comfy, "a") if comfy.instance.queue.running else (other, "b")
+        await set_instance(name, draining=True)
+        async with world.bridge(comfy, other):
+            await world.runs(job_id)
+            former.instance.pace = 0.0
+            job = await world.ended(job_id)
+    assert (job.state, job.losses) == (JobState.COMPLETED, 0)
+    assert [outcome for _, outcome in [*comfy.ended, *other.ended]] == ["success"]
+
+
 async def test_a_second_bridge_stands_by_and_takes_over(world: Any, comfy: FakeComfy) -> None:
     async with contextlib.AsyncExitStack() as first:
         bridge = await first.enter_async_context(world.bridge(comfy, name="first"))

@@ -308,14 +308,12 @@ class Instance:
     async def _look(self) -> None:
         """`/queue`, then the history of what is not in it, in this order: a prompt may move on meanwhile."""
         async with self._looking:
-            began, began_at = self._clock.monotonic(), self._clock.time()
+            began = self._clock.monotonic()
             self._looked_at = began
             queue = await self.client.queue()
             self._failed_looks = 0
             if queue is not None:
-                self.observation.saw(
-                    running=len(queue.running), pending=len(queue.pending), began_at=began_at
-                )
+                self.observation.saw(running=len(queue.running), pending=len(queue.pending))
                 self._see(queue, began)
             for follower in tuple(self._followers):
                 await self._look_at(follower, queue, began)

@@ -22,8 +22,6 @@ class Observation:
         #: Monotonic time since which it has not been reached; None while it is.
         self.away_since: float | None = clock.monotonic()
         self.remaining = 0
-        #: When the last look at `/queue` began, in seconds since the epoch.
-        self.looked_at = 0.0
         self._running = 0
         self._ever = False
         self._finding: Finding | None = None
@@ -95,9 +93,8 @@ class Observation:
         self.connected = False
         self._reason, self._detail = reason, "the connection ended"
 
-    def saw(self, *, running: int, pending: int, began_at: float) -> None:
-        """`/queue` was read, asked at `began_at` (epoch seconds)."""
-        self.looked_at = began_at
+    def saw(self, *, running: int, pending: int) -> None:
+        """`/queue` was read."""
         self._running = running
         self.remaining = running + pending
 

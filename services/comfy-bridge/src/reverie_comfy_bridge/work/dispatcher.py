@@ -18,8 +18,10 @@ from reverie_protocol.instances import ComfyInstance
 from reverie_protocol.jobs import ComfyParams, Job
 from reverie_runtime.clock import Clock
 
-#: How long a job waits for the instance that may still have its prompt, in seconds.
+#: How long a job waits for the instance that may still have its prompt, in seconds: until it is back, and until one
+#: that is there has been asked.
 FORMER_S: Final = 5.0
+ASKED_S: Final = 20.0
 #: Verdicts that are remembered.
 MAX_VERDICTS: Final = 20_000
 
@@ -45,7 +47,10 @@ class Candidate(Protocol):
 
     @property
     def leftovers(self) -> frozenset[str]:
-        """Ids of waiting jobs whose former prompt is still inside it."""
+        """Ids of waiting jobs whose former prompt is still inside it, or has ended there and can be fetched."""
+
+    def unsure_of(self, job: Job) -> bool:
+        """Whether its history was not yet searched for what a waiting job's former attempts left."""
 
     def wake(self) -> None:
         """Something changed that may let it claim."""
@@ -120,13 +125,12 @@ class Dispatcher:
             return False
         if any(not other.instance.tried.is_set() for other in others):
             return True
-        if self._clock.time() > job.enqueued_at + FORMER_S:
-            return False
+        waited_s = self._clock.time() - job.enqueued_at
+        if waited_s <= ASKED_S and any(other.instance.usable and other.unsure_of(job) for other in others):
+            return True
         former = {worker.rpartition(".")[0] for worker in job.lost_workers[-1:]}
-        return any(
-            other.name in former
-            and (not other.instance.usable or other.instance.observation.looked_at < job.enqueued_at)
-            for other in others
+        return waited_s <= FORMER_S and any(
+            other.name in former and not other.instance.usable for other in others
         )
 
     def _is_for_nobody(self, candidate: Candidate, job: Job, others: list[Candidate]) -> bool:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from reverie_comfy_bridge.instance.actor import Instance
 from reverie_comfy_bridge.instance.address import incarnation_of
 from reverie_comfy_bridge.instance.client import Unreachable
-from reverie_comfy_bridge.wire.queue import QueuedPrompt
+from reverie_comfy_bridge.wire.queue import HistoryStatus, QueuedPrompt
 from reverie_comfy_bridge.work.assignment import PromptAssignment
 from reverie_comfy_bridge.work.dispatcher import Dispatcher
 from reverie_comfy_bridge.work.execution import BACKEND, Execution, Means
@@ -24,7 +24,7 @@ from reverie_jobs.controls import ControlMirror, closed_lanes
 from reverie_jobs.mirror import Change, JobMirror
 from reverie_jobs.store import JobStore
 from reverie_protocol.instances import ComfyInstance
-from reverie_protocol.jobs import Job, JobState, JobType, Vram, Worker, WorkerState
+from reverie_protocol.jobs import Job, JobState, JobType, Lane, Vram, Worker, WorkerState
 from reverie_protocol.subjects import worker_ctl, worker_key, worker_ping
 from reverie_runtime.bus.port import Bucket, Bus, BusError
 from reverie_runtime.clock import Clock
@@ -86,19 +86,21 @@ class InstanceWorker(Claimant[PromptAssignment]):
         self._claimed_here: set[str] = set()
         self._executions: dict[str, Execution] = {}
         self._leftovers: dict[str, str] = {}
+        self._kept: dict[str, str] = {}
+        self._searched: dict[str, int] = {}
+        self._search_wanted = self._searching = False
         self._removing: set[str] = set()
         self._offered: tuple[object, tuple[str, ...], dict[str, str]] = (None, (), {})
         self._started_at = clock.time()
         instance.on_found = self._on_found
-        instance.on_connected = lambda: self._spawn(self._tidy_history())
+        instance.on_connected = self._on_connected
 
     # --- as the dispatcher sees it ---
 
     @property
     def free(self) -> bool:
         """Whether it takes work now."""
-        room = len(self._assignments) < self.wish.max_prompts
-        return room and not self._draining and not self.wish.draining and self.instance.usable
+        return self._has_room and not self.wish.draining
 
     @property
     def load(self) -> int:
@@ -106,13 +108,21 @@ class InstanceWorker(Claimant[PromptAssignment]):
         return len(self._assignments) + self.instance.foreign
 
     @property
+    def _has_room(self) -> bool:
+        return len(self._assignments) < self.wish.max_prompts and not self._draining and self.instance.usable
+
+    @property
     def leftovers(self) -> frozenset[str]:
-        """Ids of waiting jobs whose former prompt is still inside it."""
-        return frozenset(
-            job_id
-            for job_id in self._leftovers
-            if (job := self._jobs.get(job_id)) is not None and job.state is JobState.QUEUED
-        )
+        """Ids of waiting jobs whose former prompt is still inside it, or has ended there and can be fetched."""
+        waiting = self._jobs.queued
+        inside = {job_id for job_id in self._leftovers if job_id in waiting}
+        closed = self._closed_lanes() if self._kept else ()
+        kept = (waiting[job_id] for job_id in self._kept if job_id in waiting)
+        return frozenset(inside.union(job.id for job in kept if job.priority not in closed))
+
+    def unsure_of(self, job: Job) -> bool:
+        """Whether its history was not yet searched for what a waiting job's former attempts left."""
+        return self._searched.get(job.id) != job.attempt
 
     def wake(self) -> None:
         """Something changed that may let it claim."""
@@ -174,21 +184,28 @@ class InstanceWorker(Claimant[PromptAssignment]):
     # --- what `Claimant` asks ---
 
     def _next(self) -> Job | None:
-        if not self.free:
+        if not self._has_room:
             return None
-        paused = closed_lanes(self._controls.control, worker=self.name)
+        # One that takes no more work still finishes what it has.
+        own = self.leftovers if self.wish.draining else None
+        if own is not None and not own:
+            return None
         return self._jobs.waiting.choose(
             self._outline(),
             now=self._clock.time(),
-            paused=paused,
-            takes=lambda job: self._dispatcher.takes(self, job),
+            paused=self._closed_lanes(),
+            takes=lambda job: (own is None or job.id in own) and self._dispatcher.takes(self, job),
         )
 
+    def _closed_lanes(self) -> frozenset[Lane]:
+        return closed_lanes(self._controls.control, worker=self.name)
+
     def on_job(self, change: Change[Job]) -> None:
-        """See `Claimant.on_job`; a job that was taken from us may have left its prompt inside."""
+        """See `Claimant.on_job`; a job that is queued again may have left its prompt inside."""
         super().on_job(change)
         job = change.record
-        if job is not None and job.state is JobState.QUEUED and self._key in job.lost_workers[-1:]:
+        if job is not None and job.state is JobState.QUEUED and job.attempt and self.unsure_of(job):
+            self._search_wanted = True
             self.instance.look_soon()
 
     async def _claim(self, job: Job) -> None:
@@ -242,6 +259,12 @@ class InstanceWorker(Claimant[PromptAssignment]):
             elif not self._is_followed(prompt.prompt_id, job) and prompt.prompt_id not in self._removing:
                 self._removing.add(prompt.prompt_id)
                 self._spawn(self._remove_orphan(name, prompt.prompt_id))
+        self._search_history()  # after the queue: a prompt moves from the one to the other
+
+    def _on_connected(self) -> None:
+        self._kept, self._searched = {}, {}  # of before a restart, maybe
+        self._search_wanted = True
+        self._search_history()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -270,17 +293,43 @@ class InstanceWorker(Claimant[PromptAssignment]):
         finally:
             self._removing.discard(prompt_id)
 
-    async def _tidy_history(self) -> None:
-        """Delete what bridges left in the history that ended between a job's last write and this deletion."""
+    def _search_history(self) -> None:
+        if self._search_wanted and not self._searching:
+            self._searching = True
+            self._spawn(self._search_while_wanted())
+
+    async def _search_while_wanted(self) -> None:
+        try:
+            while self._search_wanted:
+                self._search_wanted = False
+                await self._search_once()
+                self._wake.set()
+                self._dispatcher.claimed(self)
+        finally:
+            self._searching = False
+
+    async def _search_once(self) -> None:
+        """Find what ended while nobody looked: a waiting job's result is kept in mind, others' are deleted."""
+        searched = {job.id: job.attempt for job in self._jobs.queued.values() if job.attempt}
+        kept: dict[str, str] = {}
         try:
             history = await self.instance.client.recent_history()
             for entry in history.entries if history is not None else ():
                 name = read_mark(entry.mark, platform=self._means.platform)
-                stored = await self._store.get(name.job) if name is not None else None
-                if name is not None and (stored is None or stored.job.state.terminal):
+                if name is None:
+                    continue
+                if name.job in self._jobs.queued:
+                    if entry.status is not HistoryStatus.INTERRUPTED:
+                        kept[name.job] = entry.prompt_id
+                elif name.job not in self._jobs.running and await self._is_over(name.job):
                     await self.instance.client.forget(entry.prompt_id)
         except (BusError, Unreachable) as error:
             log.info("the history stays as it is for now", instance=self.instance.name, reason=str(error))
+        self._kept, self._searched = kept, searched
+
+    async def _is_over(self, job_id: str) -> bool:
+        stored = await self._store.get(job_id)
+        return stored is None or stored.job.state.terminal
 
     # --- what it says of itself ---
 
