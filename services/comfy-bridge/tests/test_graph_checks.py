@@ -125,10 +125,13 @@ def test_no_path_leads_out_of_its_folder(value: str) -> None:
 
 
 def test_files_of_the_instance_cannot_be_named_but_the_jobs_own_image_can() -> None:
-    def loads(name: str) -> dict[str, Any]:
+    def loads(name: Any) -> dict[str, Any]:
         return {"1": node("LoadImage", image=name), "2": save("1", 0)}
 
-    assert refused(loads("others.png")) == [("1", "value_not_allowed", "image")]
+    for name in ("others.png", {"__value__": "others.png"}, {"__value__": ["others.png", 0]}, ["others.png"]):
+        assert refused(loads(name)) == [("1", "value_not_allowed", "image")]
+    assert refused(loads({"__value__": "../x.png"}), allowed=["*"]) == [("1", "value_not_allowed", "image")]
+    assert refused(loads(["2", 0])) == []
     assert refused(loads("others.png [output]"), allowed=["*"]) == [("1", "value_not_allowed", "image")]
     assert refused(loads("inputImage")) == [("1", "value_not_allowed", "image")]
     assert refused(loads("inputImage"), image=True) == []

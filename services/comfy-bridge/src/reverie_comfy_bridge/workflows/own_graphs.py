@@ -96,17 +96,32 @@ def _problems_of(node_id: str, node: object, rules: Rules) -> Iterator[ComfyNode
 def _problem_of(class_type: str, field: str, value: object, rules: Rules) -> str:
     """Why an input may not be given this; empty if it may."""
     spec = rules.classes[class_type].input(field) if class_type in rules.classes else None
-    if not isinstance(value, str):
-        return ""
+    texts = tuple(_texts(value))
     upload = spec.upload if spec else class_type.startswith("LoadImage") and field == "image"
     if upload:
         if value == INPUT_IMAGE:
             return "" if rules.has_image else "the job has no inputImage"
         if EVERYTHING not in rules.allowed:
-            return f"must be {INPUT_IMAGE}: files of the instance cannot be named"
-    if (upload or _FILE_INPUT.search(field)) and _leads_away(value):
+            return f"must be {INPUT_IMAGE}: files of the instance cannot be named" if texts else ""
+    if (upload or _FILE_INPUT.search(field)) and any(map(_leads_away, texts)):
         return "must not lead out of its folder"
     return ""
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a value but a link's: ComfyUI unwraps `{"__value__": …}`, and nodes take lists and objects."""
+    match value:
+        case [str(), int()]:
+            return
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case list() as values:
+                waiting += values
+            case dict() as fields:
+                waiting += fields.values()
 
 
 def _leads_away(value: str) -> bool:
