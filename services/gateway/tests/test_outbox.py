@@ -153,3 +153,13 @@ def test_it_says_once_that_there_is_something_to_take_until_that_was_taken() -> 
     assert len(told) == 2
     outbox.close(CLOSE_GOING_AWAY)
     assert len(told) == 3
+
+
+def test_progress_that_piles_up_drops_no_state_that_is_told_only_when_it_changes() -> None:
+    outbox = Outbox()
+    states = ("system:status", "system:backends", "queue:state")
+    for key in states:
+        outbox.put_latest(key, key.encode())
+    for number in range(2 * MAX_LATEST_BYTES // SLOT_BYTES):
+        outbox.put_latest(f"job{number}", b"")
+    assert taken(outbox)[: len(states)] == [key.encode() for key in states]

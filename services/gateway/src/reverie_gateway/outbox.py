@@ -18,8 +18,9 @@ from reverie_protocol.errors import CLOSE_SLOW_CLIENT, CloseCode
 #: Bytes of unsent messages beyond which a client counts as too slow, and what each costs beside its own bytes.
 MAX_BYTES: Final = 512 << 10
 SLOT_BYTES: Final = 100
-#: Bytes of unsent latest frames; beyond it the oldest is dropped.
+#: Bytes of unsent latest frames; beyond it the oldest is dropped, but for what is told only when it changes.
 MAX_LATEST_BYTES: Final = 128 << 10
+LASTING: Final = frozenset({"system:status", "system:backends", "queue:state"})
 #: Bytes of unsent previews; beyond it the oldest is dropped, but not the newest.
 MAX_PREVIEW_BYTES: Final = 128 << 10
 #: What is taken at once, in bytes, or one frame if that is larger.
@@ -204,7 +205,7 @@ class Outbox:
         return frame
 
     def _drop_oldest_before(self, newest: str) -> bool:
-        oldest = next(key for key in self._texts if isinstance(key, str))
+        oldest = next((key for key in self._texts if isinstance(key, str) and key not in LASTING), newest)
         if oldest == newest:
             return False
         self.drop_latest(oldest)
