@@ -1,7 +1,7 @@
 """`python -m reverie_dreams.calibrate`: record what scorers say of a reference set of pictures.
 
 The reference set is a folder with `prompts.json`, an object of file names and the prompts that they answer.  Each
-picture is judged twice: as an answer to its own prompt, and to that of another picture.
+picture is judged as an answer to its own prompt, and to those of three other pictures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from reverie_dreams.scoring.calibration import Calibration, calibrated
 from reverie_dreams.scoring.panel import open_benches
 from reverie_dreams.scoring.port import Scorer
 
+#: Prompts of other pictures that each is judged by.  Prompts differ in how well they can be answered at all: with
+#: three wrong answers for each right one, any right one is above 0.7.
+OTHERS = 3
+
 
 def record(
     scorer: Scorer, name: str, folder: Path, prompts: dict[str, str], *, reference: str
@@ -31,8 +35,8 @@ def record(
         own = prompts[file]
         others = [prompts[other] for other in files[index + 1 :] + files[:index] if prompts[other] != own]
         raws += scorer.raw([picture], own)
-        # Far along the list, so that it is not the next wording of the same.
-        raws += scorer.raw([picture], others[len(others) // 2]) if others else []
+        for part in range(1, OTHERS + 1) if others else ():
+            raws += scorer.raw([picture], others[part * len(others) // (OTHERS + 1)])
     return calibrated(name, raws, reference=reference)
 
 

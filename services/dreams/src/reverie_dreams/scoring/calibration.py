@@ -1,7 +1,7 @@
 """From a scorer's own figures to 0..1: the part of a reference set that is no better.
 
 A score of 0.7 then means the same for each scorer: as good as the best 30 % of the reference set.  The sets of
-our scorers are drafts of the built-in model: half of each with the prompts they were made for, half with others.
+our scorers are drafts of the built-in model, each judged by the prompt it was made for and by three others.
 `python -m reverie_dreams.calibrate` records them.
 """
 
