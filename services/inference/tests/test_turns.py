@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reverie_inference.engine.measured import FIRST_ROWS, MOST_ROWS, StepTimes
+from reverie_inference.engine.measured import ENOUGH, FIRST_ROWS, MOST_ROWS, StepTimes
 from reverie_inference.engine.turns import PATIENCE_S, Piece, next_turn
 
 pieces = st.lists(
@@ -157,10 +157,28 @@ def test_what_did_not_fit_into_memory_is_not_tried_again() -> None:
 
 def test_riding_along_is_free_only_where_it_was_seen_to_be() -> None:
     times = StepTimes()
+
+    def measure(kind: str, rows: int, seconds: float) -> None:
+        for _ in range(ENOUGH):
+            times.record(kind, rows, seconds)
+
     assert not times.rides_free("kind", 1, 2)
-    times.record("kind", 1, 1.0)
-    times.record("kind", 2, 1.5)
+    measure("kind", 1, 1.0)
+    measure("kind", 2, 1.5)
     assert not times.rides_free("kind", 1, 2)
-    times.record("other", 1, 1.0)
+    measure("other", 1, 1.0)
     times.record("other", 4, 1.01)
+    assert not times.rides_free("other", 1, 2)  # once may have been by chance
+    measure("other", 4, 1.01)
     assert times.rides_free("other", 1, 2)
+
+
+def test_a_batch_that_would_take_more_memory_than_is_free_is_not_tried() -> None:
+    times = StepTimes()
+    assert times.fits("kind", 4, free_bytes=0)  # nothing is known yet
+    for _ in range(ENOUGH):
+        times.record("kind", 4, 1.0, took_bytes=400)
+    assert times.fits("kind", 8)
+    assert times.fits("kind", 8, free_bytes=800)
+    assert not times.fits("kind", 8, free_bytes=799)
+    assert times.fits("kind", 7, free_bytes=799)

@@ -14,7 +14,7 @@ from reverie_inference.engine.enlarging import Enlarging, EnlargingRequest, reso
 from reverie_inference.engine.evaluation import evaluate
 from reverie_inference.engine.events import Event, Failed, Finished, Left
 from reverie_inference.engine.measured import MOST_ROWS, StepTimes
-from reverie_inference.engine.memory import is_out_of_memory, out_of_memory
+from reverie_inference.engine.memory import PeakMemory, is_out_of_memory, out_of_memory
 from reverie_inference.engine.pacing import Pacing
 from reverie_inference.engine.pictures import NO_PICTURES, Pictures
 from reverie_inference.engine.preview import Preview
@@ -24,7 +24,7 @@ from reverie_inference.engine.sampling import Sampling
 from reverie_inference.engine.turns import Piece, next_turn
 from reverie_inference.models.device import DeviceLost, is_lost, release_cached_memory
 from reverie_inference.models.loaded import LoadedModel
-from reverie_inference.models.shelf import Shelf
+from reverie_inference.models.shelf import Shelf, free_bytes
 from reverie_inference.modes.catalogue import Catalogue
 from reverie_inference.upscalers.network import Upscaler
 from reverie_protocol.errors import ErrorCode, ReverieError
@@ -90,6 +90,8 @@ class StepEngine:
         #: Jobs that were seen to be worth a step together, of the kind that was stepped last.
         self._worth_sharing = FIRST_JOBS
         self._pacing = Pacing()
+        #: Memory that a batch may take, as long as a turn is put together; None where that is not known.
+        self._free_bytes: int | None = None
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -175,6 +177,7 @@ class StepEngine:
         begun = self._begin_what_fits()
         if begun:
             return begun
+        self._free_bytes = self._measure_free_bytes()
         turn = next_turn(self._pieces(), fits=self._fits, rides_free=self._times.rides_free)
         if not turn:
             return []
@@ -287,11 +290,16 @@ class StepEngine:
     def _fits(self, kind: Hashable, rows: int) -> bool:
         what = kind[0] if isinstance(kind, tuple) else kind
         if what is Next.STEP:
-            return self._times.fits(kind, rows)
+            return self._times.fits(kind, rows, free_bytes=self._free_bytes)
         if what is Next.DECODE and isinstance(kind, tuple):
             width, height = kind[-1]
             return bool(rows * width * height <= DECODED_PX)
         return what is Next.ENCODE and rows <= MOST_ROWS
+
+    def _measure_free_bytes(self) -> int | None:
+        """Of an accelerator; a CPU's allocator does not tell what a batch took, so what is free says nothing."""
+        device = next((job.run.device for job in self._jobs.values() if job.run is not None), None)
+        return free_bytes(device) if device is not None and device.type == "cuda" else None
 
     def _work_on(self, piece: Piece, jobs: Sequence[_Job]) -> list[Event]:
         """Do the piece for all of these jobs."""
@@ -341,7 +349,8 @@ class StepEngine:
         rows = sum(sampling.rows for sampling in samplings)
         runs[0].dress()
         try:
-            predicted = evaluate(samplings)
+            with PeakMemory(runs[0].device) as peak:
+                predicted = evaluate(samplings)
         except Exception as error:
             if is_out_of_memory(error) and len(runs) > 1:
                 self._times.too_many(kind, rows)
@@ -349,7 +358,7 @@ class StepEngine:
         events: list[Event] = []
         for run, said in zip(runs, predicted, strict=True):
             events += self._guarded(run, lambda run=run, said=said: run.evaluated(said))  # type: ignore[misc]
-        self._times.record(kind, rows, self._pacing.lap(runs[0].device))
+        self._times.record(kind, rows, self._pacing.lap(runs[0].device), took_bytes=peak.bytes)
         rows_each = -(-rows // len(samplings))
         self._worth_sharing = max(1, min(MOST_JOBS, self._times.most_rows(kind) // rows_each))
         return events

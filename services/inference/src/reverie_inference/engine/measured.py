@@ -34,20 +34,24 @@ class StepTimes:
     def __init__(self) -> None:
         self._kinds: dict[Hashable, _Kind] = {}
 
-    def record(self, kind: Hashable, rows: int, seconds: float) -> None:
-        """A step of so many rows took so long."""
+    def record(self, kind: Hashable, rows: int, seconds: float, *, took_bytes: int = 0) -> None:
+        """A step of so many rows took so long, and so much memory at its widest where the device tells."""
         known = self._kinds.pop(kind, None) or _Kind()
         self._kinds[kind] = known  # the latest last
         while len(self._kinds) > KINDS:
             del self._kinds[next(iter(self._kinds))]
         known.record(rows, seconds)
+        known.record_memory(rows, took_bytes)
 
     def too_many(self, kind: Hashable, rows: int) -> None:
         """So many rows did not fit into memory."""
         self._kinds.setdefault(kind, _Kind()).limit_memory(rows)
 
-    def fits(self, kind: Hashable, rows: int) -> bool:
-        """Whether so many rows may share a step."""
+    def fits(self, kind: Hashable, rows: int, *, free_bytes: int | None = None) -> bool:
+        """Whether so many rows may share a step: it is worth it, and they fit, as far as is known."""
+        known = self._kinds.get(kind)
+        if known is not None and free_bytes is not None and known.bytes_of(rows) > free_bytes:
+            return False
         return rows <= self.most_rows(kind)
 
     def most_rows(self, kind: Hashable) -> int:
@@ -68,6 +72,7 @@ class _Kind:
         self.most = FIRST_ROWS
         self._seconds: dict[int, deque[float]] = {}
         self._memory = MOST_ROWS
+        self._widest = (1, 0)  # the most rows that were seen, and their bytes
         self._steps = 0
         self._settled_at: int | None = None
 
@@ -81,13 +86,23 @@ class _Kind:
         if self._settled_at is None and rows > self.most // 2 and len(self._seconds[rows]) >= ENOUGH:
             self._judge(rows)
 
+    def record_memory(self, rows: int, took_bytes: int) -> None:
+        if took_bytes and rows >= self._widest[0]:
+            self._widest = (rows, took_bytes)
+
+    def bytes_of(self, rows: int) -> float:
+        """What so many rows will take, by what the largest batch took; 0 where nothing is known."""
+        seen, took = self._widest
+        return took * rows / seen
+
     def limit_memory(self, rows: int) -> None:
         self._memory = max(1, min(self._memory, rows - 1))
         self.most = min(self.most, self._memory)
 
     def rides_free(self, rows: int, more: int) -> bool:
-        here = [min(times) for size, times in self._seconds.items() if size <= rows]
-        there = [min(times) for size, times in self._seconds.items() if size >= more]
+        seen = {size: min(times) for size, times in self._seconds.items() if len(times) >= ENOUGH}
+        here = [seconds for size, seconds in seen.items() if size <= rows]
+        there = [seconds for size, seconds in seen.items() if size >= more]
         return bool(here) and bool(there) and min(there) <= FREE_RIDE * max(here)
 
     def _judge(self, rows: int) -> None:

@@ -44,6 +44,25 @@ def require_memory(model: LoadedModel, drawn: Size, *, available_bytes: int | No
         raise out_of_memory(model.device)
 
 
+class PeakMemory:
+    """What the work inside takes of an accelerator at its widest, in `bytes`; 0 on others, which do not tell."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = 0
+        self.bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before = torch.cuda.memory_allocated(self._device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self._device) - self._before
+
+
 def decoding_bytes(model: LoadedModel, drawn: Size) -> int:
     """What decoding a picture takes at its widest, where the maps have the picture's full size."""
     config = getattr(getattr(model.pipeline, "vae", None), "config", {})

@@ -70,6 +70,8 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
+    #: Classes of pipelines that diffusers does not have; what a folder's model_index.json names of them is loaded.
+    pipelines: ClassVar[tuple[type, ...]] = ()
     #: Guidance scale of models that bring none; None leaves it to the pipeline's own default.
     default_guidance: ClassVar[float | None] = None
     #: Whether the engine starts its pictures from other ones; if not, the pipeline's own loop does.

@@ -36,6 +36,16 @@ def family_of(pipeline: Any) -> Family | None:
     return next((family for family in families().values() if family.runs(pipeline)), None)
 
 
+def own_pipelines() -> dict[str, Any]:
+    """Classes of pipelines that families bring, by name."""
+    return {made.__name__: made for family in families().values() for made in family.pipelines}
+
+
+def own_libraries() -> frozenset[str]:
+    """Packages that these classes are of: what a model names of them is code that the operator installed."""
+    return frozenset(made.__module__.partition(".")[0] for made in own_pipelines().values())
+
+
 def _from_other_packages() -> list[Family]:
     made = []
     for point in entry_points(group=GROUP):

@@ -21,7 +21,7 @@ import structlog
 import torch
 
 from reverie_inference.families.port import Family
-from reverie_inference.families.registry import CALLBACK, family_of
+from reverie_inference.families.registry import CALLBACK, family_of, own_pipelines
 from reverie_inference.models import single_file
 from reverie_inference.models.card import ModelCard, is_hub_id, read_card
 from reverie_inference.models.clip_tokenizer import clip_tokenizer
@@ -139,8 +139,9 @@ def silence_prompts() -> None:
 def _load_folder(folder: Path, dtype: torch.dtype, tell: Callable[[float], None]) -> Any:
     contents = inspect_folder(folder)
     absent = dict.fromkeys(contents.absent_components)
+    made_by = own_pipelines().get(contents.class_name, diffusers.DiffusionPipeline)
     with counted_parts(tell, contents.part_bytes):
-        return diffusers.DiffusionPipeline.from_pretrained(
+        return made_by.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,

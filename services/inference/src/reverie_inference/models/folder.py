@@ -7,6 +7,7 @@ from pathlib import Path
 import diffusers
 import msgspec
 
+from reverie_inference.families.registry import own_libraries, own_pipelines
 from reverie_inference.models.weight_file import PICKLE_SUFFIXES, read_weight_file, unsafe_checkpoint
 from reverie_protocol.errors import ErrorCode, ReverieError
 
@@ -19,10 +20,11 @@ _LIBRARIES = frozenset({"diffusers", "transformers"})
 class FolderContents(msgspec.Struct, frozen=True):
     """What is in a diffusers folder.
 
-    `absent_components` are those that the pipeline goes without; `variant` is that of the weights (`fp16`, say;
-    None for the plain one); `part_bytes` the size of each component's weights of that variant.
+    `class_name` is the pipeline's, `absent_components` are those that it goes without; `variant` is that of the
+    weights (`fp16`, say; None for the plain one); `part_bytes` the size of each component's weights of it.
     """
 
+    class_name: str
     absent_components: tuple[str, ...]
     variant: str | None
     part_bytes: dict[str, int]
@@ -45,7 +47,10 @@ def inspect_folder(folder: Path) -> FolderContents:
     # The plain weights are what every loader takes by itself.
     variant = None if None in variants or not variants else min(filter(None, variants))
     return FolderContents(
-        tuple(absent), variant, {name: _bytes_of(files, variant) for name, files in weights.items()}
+        str(index["_class_name"]),
+        tuple(absent),
+        variant,
+        {name: _bytes_of(files, variant) for name, files in weights.items()},
     )
 
 
@@ -62,14 +67,18 @@ def _read_index(folder: Path) -> dict[str, object]:
 
 
 def _refuse_code(folder: Path, index: dict[str, object], components: dict[str, list[object]]) -> None:
-    """Only classes of diffusers and transformers themselves are made."""
+    """Only classes of diffusers, transformers and installed families are made."""
     name = index.get("_class_name")
-    if not isinstance(name, str) or not hasattr(diffusers, name):
+    if not isinstance(name, str) or not (hasattr(diffusers, name) or name in own_pipelines()):
         raise ReverieError(
             ErrorCode.UNSUPPORTED_MODEL, f"{folder.name} needs a pipeline that diffusers does not have."
         )
     for component, (library, _) in components.items():
-        known = library is None or library in _LIBRARIES or hasattr(diffusers.pipelines, str(library))
+        known = (
+            library is None
+            or library in _LIBRARIES | own_libraries()
+            or hasattr(diffusers.pipelines, str(library))
+        )
         if not known and component != _SKIPPED:
             raise ReverieError(
                 ErrorCode.UNSAFE_CHECKPOINT,
