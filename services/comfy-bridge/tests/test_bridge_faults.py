@@ -248,6 +248,16 @@ async def test_an_instance_that_drains_goes_on_with_what_a_former_bridge_left_in
     assert [outcome for _, outcome in [*comfy.ended, *other.ended]] == ["success"]
 
 
+async def test_a_server_that_was_entered_twice_does_all_its_jobs(world: Any, comfy: FakeComfy) -> None:
+    async with world.bridge(comfy, comfy, look_s=0.1, deadline_s=0.1):
+        jobs = [await world.submit(world.loop(steps=40, seed=seed)) for seed in range(4)]
+        await world.eventually(lambda: comfy.instance.queue.pending, "both names to send")
+    async with world.bridge(comfy, comfy, look_s=0.1):
+        ends = [await world.ended(job_id) for job_id in jobs]
+    assert [(job.state, job.losses) for job in ends] == [(JobState.COMPLETED, 0)] * 4
+    assert world.outcomes(comfy) == {"success": 4}
+
+
 async def test_a_second_bridge_stands_by_and_takes_over(world: Any, comfy: FakeComfy) -> None:
     async with contextlib.AsyncExitStack() as first:
         bridge = await first.enter_async_context(world.bridge(comfy, name="first"))

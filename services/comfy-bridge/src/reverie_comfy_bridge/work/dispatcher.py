@@ -49,6 +49,9 @@ class Candidate(Protocol):
     def leftovers(self) -> frozenset[str]:
         """Ids of waiting jobs whose former prompt is still inside it, or has ended there and can be fetched."""
 
+    def follows(self, prompt_id: str) -> bool:
+        """Whether it has a job whose prompt this is."""
+
     def unsure_of(self, job: Job) -> bool:
         """Whether its history was not yet searched for what a waiting job's former attempts left."""
 
@@ -75,6 +78,10 @@ class Dispatcher:
         for each in self.candidates():
             if each is not candidate:
                 each.wake()
+
+    def follows(self, prompt_id: str) -> bool:
+        """Whether an instance of this bridge has a job whose prompt this is."""
+        return any(each.follows(prompt_id) for each in self.candidates())
 
     def forget_verdicts(self) -> None:
         """The workflows have changed."""

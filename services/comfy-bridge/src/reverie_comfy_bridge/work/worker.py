@@ -256,7 +256,9 @@ class InstanceWorker(Claimant[PromptAssignment]):
             if job is not None and job.state is JobState.QUEUED:
                 self._leftovers[name.job] = prompt.prompt_id
                 self._wake.set()
-            elif not self._is_followed(prompt.prompt_id, job) and prompt.prompt_id not in self._removing:
+            elif (
+                not self._is_followed(name, prompt.prompt_id, job) and prompt.prompt_id not in self._removing
+            ):
                 self._removing.add(prompt.prompt_id)
                 self._spawn(self._remove_orphan(name, prompt.prompt_id))
         self._search_history()  # after the queue: a prompt moves from the one to the other
@@ -271,10 +273,17 @@ class InstanceWorker(Claimant[PromptAssignment]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _is_followed(self, prompt_id: str, job: Job | None) -> bool:
-        """Whether this is the prompt of a job of ours, or may turn out to be."""
-        if job is None or job.state is not JobState.RUNNING or job.worker != self._key:
+    def follows(self, prompt_id: str) -> bool:
+        """Whether it has a job whose prompt this is."""
+        return any(execution.taken_id == prompt_id for execution in self._executions.values())
+
+    def _is_followed(self, name: PromptName, prompt_id: str, job: Job | None) -> bool:
+        """Whether this is the prompt of a job that runs, or may turn out to be."""
+        if job is None or job.state is not JobState.RUNNING:
             return False
+        if job.worker != self._key:
+            # A server that was entered under two names: what the other one sent or found is seen here, too.
+            return name.attempt == job.attempt or self._dispatcher.follows(prompt_id)
         execution = self._executions.get(job.id)
         return execution is None or execution.taken_id in ("", prompt_id)
 
@@ -283,7 +292,7 @@ class InstanceWorker(Claimant[PromptAssignment]):
         try:
             stored = await self._store.get(name.job)
             job = stored.job if stored is not None else None
-            if job is not None and (job.state is JobState.QUEUED or self._is_followed(prompt_id, job)):
+            if job is not None and (job.state is JobState.QUEUED or self._is_followed(name, prompt_id, job)):
                 return
             log.info("a prompt that nobody wants is removed", comfy_id=prompt_id, job_id=name.job)
             await self.instance.remove(prompt_id)
