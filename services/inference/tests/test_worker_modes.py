@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from reverie_jobs.submission import switch_job
-from reverie_protocol.jobs import Job, JobState, WorkerState
+from reverie_protocol.jobs import Job, JobState, Lane, WorkerState
 from reverie_protocol.subjects import ModesReloaded, worker_modes
 
 
@@ -69,6 +69,22 @@ async def test_jobs_get_the_mode_they_name_and_else_the_one_that_was_switched_to
             model_folders["sd15"].name,
             model_folders["sdxl"].name,
         }
+
+
+async def test_a_job_whose_model_is_not_loaded_waits_while_a_more_urgent_one_runs(
+    world: Any, model_folders: Any
+) -> None:
+    path = written(world, model_folders, BOTH)
+    async with world.worker("", modes=str(path), slots=4) as worker:
+        urgent = await world.submit(num_inference_steps=150, size="256x256")
+        await world.runs(urgent)
+        far = await world.submit(mode="large", priority=Lane.BACKGROUND)
+        near = await world.submit(mode="small", priority=Lane.BACKGROUND)
+        await world.runs(near)
+        assert world.jobs.get(far).state is JobState.QUEUED
+        assert not worker.standing.record().modes["large"].loaded
+        await world.cancel(urgent)
+        assert (await world.ended(far)).state is JobState.COMPLETED
 
 
 async def test_a_switch_outlives_its_worker(world: Any, model_folders: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from msgspec.structs import replace
@@ -38,7 +38,7 @@ from reverie_inference.worker.inputs import Inputs
 from reverie_inference.worker.previews import Previews
 from reverie_inference.worker.standing import BACKEND, Standing
 from reverie_inference.worker.tally import Tally
-from reverie_jobs.claiming import can_serve
+from reverie_jobs.claiming import can_serve, far_away, ready_since
 from reverie_jobs.controls import ControlMirror, closed_lanes
 from reverie_jobs.mirror import Change, JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore
@@ -61,6 +61,8 @@ from reverie_runtime.clock import Clock
 from reverie_worker.assignment import StopReason
 from reverie_worker.claimant import Claimant
 
+#: How long a job waits, so that loading its model does not hold up more urgent ones, in seconds.
+LOADS_ANYWAY_S: Final = 30.0
 _ENDED = frozenset(state.value for state in JobState if state.terminal)
 
 log = structlog.get_logger(__name__)
@@ -195,6 +197,9 @@ class InferenceWorker(Claimant[EngineAssignment]):
         paused = closed_lanes(self._controls.control, worker=record.name) | self._full_lanes(record.slots)
         if record.state is not WorkerState.BROKEN:
             job = self._jobs.waiting.choose(record, now=now, paused=paused)
+            if job is not None and self._holds_up(job, record, now):
+                loaded = {name: mode for name, mode in record.modes.items() if mode.loaded}
+                return self._jobs.waiting.choose(replace(record, modes=loaded), now=now, paused=paused)
             if job is not None or not record.unavailable:
                 return job
         # What only we could have done, and cannot: it fails with the reason instead of waiting for ever.
@@ -202,6 +207,15 @@ class InferenceWorker(Claimant[EngineAssignment]):
         able = replace(record, state=WorkerState.READY, modes=modes)
         job = self._jobs.waiting.choose(able, now=now, paused=paused)
         return job if job is not None and self._nobody_else(job) else None
+
+    def _holds_up(self, job: Job, record: Worker, now: float) -> bool:
+        """Whether more urgent jobs that run would stand still for it: loading its model cannot be divided.
+
+        Another worker may take it meanwhile; once it has waited for long enough they stand still.
+        """
+        if now - ready_since(job) >= LOADS_ANYWAY_S or not far_away(job, record, waited_s=0.0):
+            return False
+        return any(run.lane < job.priority for run in self._runs.values())
 
     def _full_lanes(self, slots: int) -> frozenset[Lane]:
         """Lanes of which no more is taken: jobs of these and higher ones fill the slots.
