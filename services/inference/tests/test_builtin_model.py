@@ -46,7 +46,7 @@ def test_its_picture_equals_that_of_the_bare_diffusers_pipeline_bit_for_bit(buil
     finished = events[-1]
     assert isinstance(finished, Finished)
     bare = AutoPipelineForText2Image.from_pretrained(
-        FOLDER, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
+        FOLDER, dtype=torch.float32, local_files_only=True, safety_checker=None
     )
     expected = bare(
         params().prompt,
