@@ -1,7 +1,8 @@
 """What an interactive user notices of endless background jobs, and how much of its time the engine spends in the
 model when they fill it.
 
-    .venv/bin/python benchmarks/preemption.py [--jobs 30] [--steps 10] [--background 8] [--only users|filling]
+    .venv/bin/python benchmarks/preemption.py [--jobs 30] [--steps 10] [--background 8]
+                                               [--only users|filling|previews]
 
 `users`: one client submits interactive jobs, one after the other with pauses between, through the product; with
 background jobs waiting at all times and without, in turns.  Noted are submit → first step told, and submit →
@@ -9,7 +10,10 @@ complete.  A step that has begun is finished, so what background adds may be one
 the same run: the time between two steps of a background job.
 
 `filling`: the engine in its thread, as the worker runs it, with background jobs refilled as they end; the share of
-the thread's processor time that passes inside the networks (text encoder, denoiser, autoencoder, scheduler's step).
+the thread's processor time that passes inside the networks (text encoder, denoiser, autoencoder).
+
+`previews`: what the worker does for previews after each step while nobody watches, as a part of a step's processor
+time; and whether the engine was asked for one.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from reverie_protocol.jobs import Lane
 from reverie_testing.product import Product
 
-BEYOND_STEP_S, MOST_SLOWER, UTILISED = 0.020, 0.05, 0.90
+BEYOND_STEP_S, MOST_SLOWER, UTILISED, UNWATCHED = 0.020, 0.05, 0.90, 0.005
 #: Steps of a background job: more than an interactive one takes.
 BACKGROUND_STEPS: Final = 30
 PROMPT = "a green star on a white background"
@@ -175,6 +179,57 @@ def tell_users(waits: dict[bool, list[float]], whole: dict[bool, list[float]], t
     )
 
 
+async def unwatched() -> None:
+    """One line."""
+    import torch
+
+    from reverie_inference.engine.engine import StepEngine
+    from reverie_inference.engine.events import Stepped
+    from reverie_inference.models.checkpoint import load_pipeline
+    from reverie_inference.models.shelf import Shelf
+    from reverie_inference.worker.assignment import EngineAssignment
+    from reverie_inference.worker.previews import Previews
+    from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType
+
+    torch.set_num_threads(1)
+    engine = StepEngine(Shelf.holding(load_pipeline(str(BUILTIN_MODEL), device="cpu", offline=True)))
+    params = GenerateParams(prompt=PROMPT, size="64x64", num_inference_steps=BACKGROUND_STEPS, seed=1)
+    engine.admit("benchmark", engine.resolve(params, fallback_seed=0))
+    steps: list[float] = []
+    while engine.jobs:
+        began = time.process_time()
+        if any(isinstance(event, Stepped) for event in engine.step()):
+            steps.append(time.process_time() - began)
+    job = Job(
+        id="benchmark",
+        owner="somebody",
+        type=JobType.GENERATE,
+        state=JobState.RUNNING,
+        priority=Lane.NORMAL,
+        position=0.0,
+        params=params,
+        created_at=0.0,
+        enqueued_at=0.0,
+        updated_at=0.0,
+    )
+    asked: list[str] = []
+    previews = Previews(lambda run_id: bool(asked.append(run_id)), most_per_second=4.0)
+    assignment, event = EngineAssignment(job, "worker"), Stepped("benchmark", 1, BACKGROUND_STEPS, 0.0)
+    calls = 20_000
+    began = time.process_time()
+    for _ in range(calls):
+        previews.on_step(assignment, event, now=time.monotonic())
+    share = (time.process_time() - began) / calls / min(steps)
+    tell(
+        "previews while nobody watches, as a part of a step",
+        share=round(share, 6),
+        step_ms=ms(min(steps)),
+        asked=len(asked),
+        target=UNWATCHED,
+        met=share <= UNWATCHED and not asked,
+    )
+
+
 class InModel:
     """Processor time of the engine's thread, and how much of it passed in the networks and schedulers."""
 
@@ -285,11 +340,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--background", type=int, default=8)
     parser.add_argument("--seed", type=int, default=6)
-    parser.add_argument("--only", choices=("users", "filling"))
+    parser.add_argument("--only", choices=("users", "filling", "previews"))
     options = parser.parse_args()
-    if options.only != "users":
+    if options.only in (None, "filling"):
         filling(options)
-    if options.only != "filling":
+    if options.only in (None, "previews"):
+        asyncio.run(unwatched())
+    if options.only in (None, "users"):
         with running_product() as product:
             asyncio.run(users(product, options))
 
