@@ -194,8 +194,8 @@ ENDPOINTS: Final = (
         tag="Jobs",
         summary="Move a job to another lane, another place within it, or both",
         description="The place is one of `position` (0 is next), `place`, `before` and `after`, among your own "
-        "jobs of the lane: between users turns decide. A running job takes the lane alone, for the case that it is "
-        "queued again; a place is ignored.",
+        "jobs of the lane: between users turns decide. A running job takes the lane alone, from its next step "
+        "on; a place is ignored.",
         parameters=(JOB,),
         body="JobPatch",
         answers=(Answer(200, "the job", {"application/json": "JobView"}),),
