@@ -339,6 +339,21 @@ class Client:
                 return
             await self._pause()
 
+    async def move(self, job_id: str, lane: int) -> None:
+        """Put a job into another lane, trying until that is acknowledged."""
+        while True:
+            try:
+                await self._call("PATCH", f"/v1/jobs/{job_id}", json={"priority": lane})
+            except Refused as refused:
+                if not refused.retryable:
+                    self._unexpected.append(Unexpected(job_id, f"its move was refused: {refused}"))
+                    return
+            except httpx.HTTPError:
+                pass
+            else:
+                return
+            await self._pause()
+
     async def follow(self, job_id: str, *, eagerly: bool) -> None:
         """Until it is over: by what the socket says, and by asking now and then, in case that was away."""
         patience_s = POLL_S if eagerly else 8 * POLL_S

@@ -24,7 +24,7 @@ from reverie_launcher.chaos.plan import GATEWAY_POINTS, WORKER_POINTS
 from reverie_launcher.chaos.run import read_outputs
 from reverie_launcher.chaos.violations import Violation
 from reverie_launcher.chaos.workload import JobPlan, Path
-from reverie_protocol.jobs import Job, JobState
+from reverie_protocol.jobs import Job, JobState, Lane
 
 PASS_S = 60.0
 #: Longer than a worker's lease of 2 s: whoever wakes after it has been given up.
@@ -80,6 +80,14 @@ async def cancelled_while_it_runs(scene: Scene) -> str:
 async def cancelled_while_it_waits(scene: Scene) -> str:
     """Its client no longer wants it while it is queued."""
     job_id = await scene.submitted()
+    await scene.client.cancel(job_id, scene.plan.cancel_path)
+    return job_id
+
+
+async def moved_while_it_waits(scene: Scene) -> str:
+    """It is put into another lane, and in the end no longer wanted."""
+    job_id = await scene.submitted()
+    await scene.client.move(job_id, Lane.BATCH)
     await scene.client.cancel(job_id, scene.plan.cancel_path)
     return job_id
 
@@ -144,6 +152,7 @@ GATEWAY_CASES = {
     "submit": Case(plain, DONE),
     "cancel": Case(cancelled_while_it_runs, STOPPED, steps=LONG),
     "queued-cancelled": Case(cancelled_while_it_waits, STOPPED, waits=True),
+    "queued-queued": Case(moved_while_it_waits, STOPPED, waits=True),
     "running-running": Case(cancelled_while_it_runs, STOPPED, steps=LONG),
     "running-queued": Case(its_worker_is_killed, DONE, steps=LONG),
     "running-failed": Case(three_workers_die_under_it, (JobState.FAILED,), steps=LONG),

@@ -119,6 +119,8 @@ GATEWAY_POINTS: Final = (
     "acknowledged.submit",
     "before.queued-cancelled",
     "after.queued-cancelled",
+    "before.queued-queued",
+    "after.queued-queued",
     "before.running-running",
     "after.running-running",
     "acknowledged.cancel",
