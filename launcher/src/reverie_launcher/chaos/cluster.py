@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -147,9 +148,15 @@ class Cluster:
 
     def lose_storage(self) -> None:
         """The folder of the outputs is gone, and a file in its place: nothing can be read or written."""
-        if self.storage.is_dir():
-            self.storage.rename(self.folder / "storage.away")
-            self.storage.touch()
+        if not self.storage.is_dir():
+            return
+        self.storage.rename(self.folder / "storage.away")
+        while not self.storage.is_file():
+            with contextlib.suppress(FileExistsError):
+                self.storage.touch(exist_ok=False)
+                return
+            # Somebody who was about to write has made the folder anew.
+            self._bring_back(self.storage)
 
     def find_storage(self) -> None:
         """The outputs are back; idempotent."""
@@ -157,6 +164,16 @@ class Cluster:
         if away.is_dir():
             self.storage.unlink(missing_ok=True)
             away.rename(self.storage)
+
+    def _bring_back(self, made_anew: Path) -> None:
+        """Put what lies in a folder that was made meanwhile to the rest of the outputs."""
+        away = self.folder / "storage.away"
+        for file in [place for place in made_anew.rglob("*") if place.is_file()]:
+            target = away / file.relative_to(made_anew)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                file.replace(target)
+        shutil.rmtree(made_anew, ignore_errors=True)
 
     async def _add(self, name: str, service: Service, values: dict[str, dict[str, str]]) -> None:
         port = self.server.port
