@@ -133,3 +133,21 @@ async def test_a_connection_that_its_client_leaves_full_stays_without_a_descript
 async def test_the_state_of_a_connection_takes_no_dictionary() -> None:
     async with connected() as ends:
         assert not vars(ends.wire), "uvicorn has attributes that Wire.__slots__ does not name"
+
+
+async def test_an_upgrade_that_is_no_proper_request_is_refused_and_no_fault_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def nobody(scope, receive, send) -> None:
+        raise AssertionError("the application was asked")
+
+    served = serve_http(nobody, host="127.0.0.1", port=0, setting="test", ws=Wire)
+    async with served as (host, port), asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(host, port)
+        headers = "".join(f"X-{number}: 1\r\n" for number in range(300))
+        writer.write(
+            f"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{headers}\r\n".encode()
+        )
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+    assert "data_received" not in caplog.text

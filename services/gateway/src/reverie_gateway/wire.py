@@ -34,6 +34,7 @@ MAX_PONG_BYTES: Final = 16 << 10
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 #: No file has this number: writing to it fails at once.
 NO_DESCRIPTOR: Final = -1
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 def wire_of(scope: Mapping[str, Any]) -> Wire:
@@ -191,6 +192,25 @@ class Wire(WebSocketsSansIOProtocol):
         """The client closes; uvicorn answers with a close frame."""
         self._end_writing()
         super().handle_close(event)
+
+    def data_received(self, data: bytes) -> None:
+        """What the client sends; uvicorn waits for ever where the request is none."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_complete:
+            self._refuse()
+
+    def handle_parser_exception(self) -> None:
+        """What came is no WebSocket; before the handshake there is no close frame to answer with."""
+        self._end_writing()
+        if self.conn.close_sent is None:
+            self._refuse()
+        else:
+            super().handle_parser_exception()
+
+    def _refuse(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_BAD_REQUEST)
+            self.transport.close()
 
     def handle_ping(self) -> None:
         """Answer a ping, unless the answers to earlier ones are not read either."""
