@@ -147,6 +147,15 @@ def test_whatever_is_measured_at_least_one_row_and_never_too_many_fit(
         assert 1 <= times.most_rows("kind") <= MOST_ROWS, index
 
 
+def test_a_device_that_was_busy_while_it_was_measured_is_measured_again() -> None:
+    times = StepTimes()
+    for step in range(600):
+        rows = times.most_rows("kind")
+        busy = rows > FIRST_ROWS and step < 40
+        times.record("kind", rows, 9.0 if busy else 1.0)
+    assert times.most_rows("kind") == MOST_ROWS
+
+
 def test_what_did_not_fit_into_memory_is_not_tried_again() -> None:
     times = StepTimes()
     times.too_many("kind", 4)

@@ -22,8 +22,9 @@ FREE_RIDE: Final = 1.03
 KEPT: Final = 8
 #: Measurements before a size is judged.
 ENOUGH: Final = 3
-#: Steps after which what was not worth it is tried again.
-TRY_AGAIN: Final = 2000
+#: Steps after which what was not worth it is tried again, for the device may have been busy with something else;
+#: each time twice as many, up to the second number.
+TRY_AGAIN: Final = (50, 2000)
 #: Kinds remembered.
 KINDS: Final = 64
 
@@ -75,12 +76,14 @@ class _Kind:
         self._widest = (1, 0)  # the most rows that were seen, and their bytes
         self._steps = 0
         self._settled_at: int | None = None
+        self._patience, self._most_patience = TRY_AGAIN
 
     def record(self, rows: int, seconds: float) -> None:
         self._steps += 1
         self._seconds.setdefault(rows, deque(maxlen=KEPT)).append(seconds)
-        if self._settled_at is not None and self._steps - self._settled_at >= TRY_AGAIN:
+        if self._settled_at is not None and self._steps - self._settled_at >= self._patience:
             self._settled_at = None
+            self._patience = min(2 * self._patience, self._most_patience)
             self._seconds = {size: times for size, times in self._seconds.items() if size <= self.most}
             self.most = min(2 * self.most, self._memory)
         if self._settled_at is None and rows > self.most // 2 and len(self._seconds[rows]) >= ENOUGH:
