@@ -58,8 +58,13 @@ async def change_instance(bucket: Bucket, name: str, change: Change) -> ComfyIns
 
 async def remove_instance(bucket: Bucket, name: str) -> ComfyInstance | None:
     """Take an instance out of the table; the record that it had, None if there was none."""
-    entry = await bucket.get(name)
-    if entry is None or entry.value is None:
-        return None
-    await bucket.delete(name)
-    return _decoder.decode(entry.value)
+    for _ in range(MAX_ROUNDS):
+        entry = await bucket.get(name)
+        if entry is None or entry.value is None:
+            return None
+        try:
+            await bucket.purge(name, revision=entry.revision)
+        except (RevisionConflict, WriteUncertain):
+            continue
+        return _decoder.decode(entry.value)
+    raise BusUnavailable("the table of instances could not be written")

@@ -281,12 +281,14 @@ class Jobs:
     ) -> tuple[list[Job], int]:
         """Up to `limit` jobs of an owner that sort behind `after`, newest first, and how many there are in all.
 
-        No owner means everybody, no states means all of them; of all that, what `by` may see.
+        No owner means everybody, no states means all of them; of all that, what `by` may see.  Drafts of dreams are
+        nobody's.
         """
         found = [
             job
             for job in self._mirror
             if owner in (None, job.owner)
+            and job.session is None
             and (not states or job.state in states)
             and may(by, Action.SEE, job.owner)
         ]

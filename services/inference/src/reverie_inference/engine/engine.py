@@ -248,22 +248,30 @@ class StepEngine:
         for job in self._in_work():
             if job.run is not None or self._waits_for_loop(job):
                 continue
-            if isinstance(job.request, Request):
-                job.run = Run(
-                    job.job_id,
-                    job.request,
-                    self.upscalers,
-                    checkpoint=job.checkpoint,
-                    checkpoint_steps=self._checkpoint_steps,
-                )
-                job.checkpoint = b""
-                events += job.run.begin()
-            else:
-                job.run = Enlarging(job.job_id, job.request)
-                events += job.run.advance()
+            try:
+                events += self._begin(job)
+            except Exception as error:
+                log.exception("job_not_begun", job_id=job.job_id)
+                del self._jobs[job.job_id]
+                message = f"The model failed on this request ({type(error).__name__})."
+                events.append(Failed(job.job_id, ErrorCode.INFERENCE_FAILED, message))
         if events:
             self._pacing.rested()
         return events
+
+    def _begin(self, job: _Job) -> list[Event]:
+        if not isinstance(job.request, Request):
+            enlarging = job.run = Enlarging(job.job_id, job.request)
+            return enlarging.advance()
+        run = job.run = Run(
+            job.job_id,
+            job.request,
+            self.upscalers,
+            checkpoint=job.checkpoint,
+            checkpoint_steps=self._checkpoint_steps,
+        )
+        job.checkpoint = b""
+        return run.begin()
 
     def _waits_for_loop(self, job: _Job) -> bool:
         """Whether a job needs a pipeline's own loop that is at work on another picture."""

@@ -24,7 +24,7 @@ from reverie_inference.engine.finishing import (
 from reverie_inference.engine.memory import require_memory
 from reverie_inference.engine.preview import Preview, make_preview
 from reverie_inference.engine.request import Request
-from reverie_inference.engine.sampling import Sampling
+from reverie_inference.engine.sampling import Sampling, StepsRefused
 from reverie_inference.families.port import Conditioning
 from reverie_inference.models.loaded import LoadedModel
 from reverie_inference.upscalers.network import Upscaler
@@ -108,7 +108,7 @@ class Run:
         sampling = self._stepwise
         try:
             sampling.begin(conditioning)
-        except ValueError as error:
+        except StepsRefused as error:
             raise _steps_refused(self.request) from error
         self._go_on(sampling)
         self.next = Next.STEP if not sampling.done else Next.DECODE

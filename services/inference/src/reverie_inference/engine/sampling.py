@@ -30,6 +30,10 @@ from reverie_inference.families.registry import families
 from reverie_inference.models.loaded import LoadedModel
 
 
+class StepsRefused(Exception):
+    """A scheduler does not take the number of steps that was asked for."""
+
+
 class Sampling:
     """The diffusion of one picture, from noise (or from another picture) to latents.
 
@@ -57,10 +61,13 @@ class Sampling:
 
     @torch.inference_mode()
     def begin(self, conditioning: Conditioning) -> None:
-        """Draw the first latents.  ValueError if the scheduler refuses the steps."""
+        """Draw the first latents.  StepsRefused if the scheduler does not take so many steps."""
         model, scheduler, request = self.model, self._scheduler, self._request
         self._conditioning = conditioning
-        self.family.set_timesteps(model, scheduler, request.steps, request.plan.drawn)
+        try:
+            self.family.set_timesteps(model, scheduler, request.steps, request.plan.drawn)
+        except ValueError as error:
+            raise StepsRefused(str(error)) from error
         dtype = conditioning.dtype
         self._step_options = self._options_of_step()
         if self._origin is not None:
@@ -158,8 +165,11 @@ class Sampling:
         state = decode_state(checkpoint, fits=fitting(self._request), device=device)
         if state.latents.shape != self._latents.shape or not 0 < state.index <= len(self._timesteps):
             raise UnusableCheckpoint("its size is another")
+        try:
+            self._generator.set_state(state.generator)
+        except (RuntimeError, TypeError) as error:
+            raise UnusableCheckpoint("its generator is another") from error
         self._index, self._latents = state.index, state.latents.to(self._latents.dtype)
-        self._generator.set_state(state.generator)
         restore_scheduler(self._scheduler, state.scheduler, device)
 
     @torch.inference_mode()
