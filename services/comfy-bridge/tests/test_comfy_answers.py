@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -283,6 +284,15 @@ def test_system_stats_tell_version_and_devices(version: str, said: str) -> None:
     assert stats.version == said
     assert [device.name for device in stats.devices] == ["cpu"]
     assert stats.devices[0].vram_total_gb > 1
+
+
+def test_no_more_is_kept_of_a_servers_words_about_itself_than_one_message_holds() -> None:
+    device = {"name": "x" * 10_000, "type": "y" * 10_000, "vram_total": 1}
+    stats = read_system_stats(
+        dump({"system": {"comfyui_version": "9." + "1" * 100_000}, "devices": [device] * 300})
+    )
+    assert stats is not None
+    assert len(msgspec.json.encode(stats)) < 20_000
 
 
 def test_features_are_known_only_where_the_path_is() -> None:

@@ -21,6 +21,9 @@ from reverie_comfy_bridge.wire.values import (
 )
 from reverie_protocol.jobs import ComfyNodeError
 
+#: What is kept of a server's words about itself: they go into one message with all else that is known of it.
+MAX_DEVICES: Final = 32
+MAX_NAME_CHARS: Final = 200
 _GIB: Final = 1024**3
 
 
@@ -151,14 +154,17 @@ def read_system_stats(body: bytes) -> SystemStats | None:
     system = data.get("system")
     if not isinstance(system, dict):
         return None
-    devices = tuple(_device(as_mapping(device)) for device in as_sequence(data.get("devices")))
-    return SystemStats(as_text(system.get("comfyui_version")), devices)
+    devices = as_sequence(data.get("devices"))[:MAX_DEVICES]
+    return SystemStats(
+        as_text(system.get("comfyui_version"))[:MAX_NAME_CHARS],
+        tuple(_device(as_mapping(device)) for device in devices),
+    )
 
 
 def _device(data: Mapping[str, object]) -> Device:
     return Device(
-        name=as_text(data.get("name")),
-        type=as_text(data.get("type")),
+        name=as_text(data.get("name"))[:MAX_NAME_CHARS],
+        type=as_text(data.get("type"))[:MAX_NAME_CHARS],
         vram_total_gb=(as_number(data.get("vram_total")) or 0.0) / _GIB,
         vram_free_gb=(as_number(data.get("vram_free")) or 0.0) / _GIB,
     )
