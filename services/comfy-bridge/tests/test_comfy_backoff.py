@@ -54,3 +54,17 @@ def test_a_restart_of_up_to_a_minute_is_noticed_within_a_second_in_99_of_100_cas
             now += backoff.next()
         waits.append(now - away_s)
     assert sorted(waits)[989] <= 1.0
+
+
+def test_a_server_that_drops_each_connection_at_once_is_asked_less_and_less_until_one_holds() -> None:
+    backoff = Backoff(lambda: 0.5)
+    delays = []
+    for _ in range(20):
+        backoff.reset()
+        backoff.ended(0.1)
+        delays.append(backoff.next())
+    assert max(delays[:3]) < 0.26
+    assert delays == sorted(delays)
+    assert 2.5 < delays[-1] <= LAST_BOUND_S
+    backoff.ended(60.0)
+    assert backoff.next() < 0.26

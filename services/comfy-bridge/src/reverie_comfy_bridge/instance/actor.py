@@ -218,6 +218,7 @@ class Instance:
             self._socket = None
             self._health.closed(self._clock.monotonic())
         await socket.close(reason)
+        self._backoff.ended(self._clock.monotonic() - now)
         if reason in (Reason.HALF_OPEN, Reason.DEAF_SOCKET):
             self._client_id = self._new_client_id()
         self.observation.lost(reason)

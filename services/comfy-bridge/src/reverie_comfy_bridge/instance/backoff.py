@@ -16,6 +16,9 @@ LAST_BOUND_S: Final = 5.0
 GROWTH: Final = 1.008
 #: Full jitter may draw nothing at all, many times in a row.
 LEAST_S: Final = 0.02
+#: A connection that ends within this time was none; after so many in a row each next one waits twice as long.
+BRIEF_S: Final = 2.0
+MOST_BRIEF: Final = 3
 
 
 class Backoff:
@@ -25,6 +28,7 @@ class Backoff:
         self._random = random
         self._bound_s = FIRST_BOUND_S
         self._attempts = 0
+        self._brief = 0
 
     @property
     def attempts(self) -> int:
@@ -34,9 +38,16 @@ class Backoff:
     def next(self) -> float:
         """Seconds to wait before the next try."""
         delay_s = max(LEAST_S, self._random() * self._bound_s)
+        if self._brief > MOST_BRIEF:
+            longest_s = min(LAST_BOUND_S, FIRST_BOUND_S * 2.0 ** (self._brief - MOST_BRIEF))
+            delay_s = max(delay_s, longest_s * (0.5 + self._random() / 2))
         self._bound_s = min(LAST_BOUND_S, self._bound_s * GROWTH)
         self._attempts += 1
         return delay_s
+
+    def ended(self, lasted_s: float) -> None:
+        """A connection ended: a server that takes and drops them at once is not asked all the time."""
+        self._brief = min(self._brief + 1, 3 * MOST_BRIEF) if lasted_s < BRIEF_S else 0
 
     def reset(self) -> None:
         """It was reached."""
