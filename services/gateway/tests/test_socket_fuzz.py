@@ -27,5 +27,7 @@ async def test_each_of_many_random_messages_is_answered_and_the_socket_stays(gat
     assert process.returncode == 0, errors.decode()[-5000:]
     seen = json.loads(said)
     assert (seen["internal"], seen["unanswered"]) == (0, 0)
-    types = {"job:ack", "job:error", "pong", "hello:ok", "resumed", "storage:put:ok", "service_unavailable"}
+    types = {"job:ack", "pong", "hello:ok", "resumed", "storage:put:ok", "service_unavailable"}
     assert types <= seen["answers"].keys()
+    # Whether a job is done before its cancel comes is a race.
+    assert {"job:complete", "job:error"} & seen["answers"].keys()
