@@ -136,6 +136,23 @@ async def test_a_job_that_was_given_back_under_a_running_prompt_goes_on_with_it(
     assert len(comfy.ended) + len(other.ended) == 1
 
 
+async def test_a_result_that_came_too_late_is_left_to_whoever_has_the_job_now(
+    world: Any, comfy: FakeComfy
+) -> None:
+    asked = []
+    comfy.faults.stall(lambda request: request.path.endswith("/view") and not asked.append(request.path))
+    async with world.bridge(comfy):
+        job_id = await world.submit(world.loop())
+        running = await world.runs(job_id)
+        await world.eventually(lambda: asked, "its output to be fetched")
+        held = Claim(job_id, running.worker, running.attempt)
+        await world.store.apply(job_id, partial(requeue, held=held, crashed=True, now=time.time()))
+        comfy.faults.release()
+        job = await world.ended(job_id)
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
+    assert len(comfy.ended) == 1
+
+
 def _busy(*comfies: FakeComfy) -> bool:
     return any(comfy.instance.queue.running for comfy in comfies)
 

@@ -328,7 +328,8 @@ class Execution:
         crash_point("before.comfy-end")
         state = await self._write(ended, kept)
         crash_point("after.comfy-end")
-        await self._forget()
+        if state != StopReason.SUPERSEDED:  # then whoever has the job now finds it in the history
+            await self._forget()
         crash_point("after.comfy-forget")
         return state
 
