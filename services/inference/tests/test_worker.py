@@ -43,7 +43,7 @@ async def progress_until(queue: asyncio.Queue[Message], step: int) -> Progress:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -371,11 +371,13 @@ async def test_a_finished_job_waits_for_a_killed_server_and_is_written_once(
 ) -> None:
     async with world.worker(models["sd15"], gate=gate) as worker:
         job_id = await world.submit()
-        await world.runs(job_id)
+        await until(lambda: job_id in worker._assignments)  # others may see it run before it heard so itself
         world.server.kill()
-        gate.open()
-        await until(worker._assignments[job_id].outcome.done)
-        world.server.start()
+        try:
+            gate.open()
+            await until(worker._assignments[job_id].outcome.done)
+        finally:
+            world.server.start()  # without it a result is waited for without end
         job = await world.ended(job_id)
     assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
     states = [past.job.state for past in await world.store.history(job_id)]
