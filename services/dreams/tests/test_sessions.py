@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
+import msgspec
 from msgspec.structs import replace
 
+from reverie_dreams.hosting import MOST_BREAKS
 from reverie_dreams.replay import differences
+from reverie_dreams.session.drafts import Drafts
 from reverie_dreams.session.log import DREAM_LOG, read_log
+from reverie_dreams.session.records import DREAMS
 from reverie_dreams.strategies.library import load_strategies
 from reverie_protocol.dream_control import (
     GuideDream,
@@ -18,9 +23,11 @@ from reverie_protocol.dream_control import (
     StopDream,
     TopDreams,
 )
-from reverie_protocol.dream_log import Guided, Proposed, Pruned, Started, Stopped
+from reverie_protocol.dream_log import Adopted, Guided, Proposed, Pruned, Started, Stopped
 from reverie_protocol.dreams import DreamGuidance, DreamPlan, DreamState
 from reverie_protocol.jobs import Lane
+from reverie_runtime.bus.port import BusUnavailable
+from reverie_runtime.clock import SystemClock
 
 PLAN = DreamPlan(prompt="fog", duration_s=600, similarity_threshold=0.0, seed=7, top_k=10, render_interval=5)
 
@@ -184,6 +191,69 @@ async def test_a_process_that_was_superseded_decides_nothing_more(stage):
             entries, _ = await logged(stage, session)
             took = next(i for i, entry in enumerate(entries) if entry.host == two.key)
             assert {entry.host for entry in entries[took:]} == {two.key}
+
+
+async def test_an_adoption_and_a_request_that_want_a_session_at_once_make_one_actor_of_it(stage):
+    async with stage.dreams(name="one"):
+        session = await begun(stage)
+        await scored(stage, session, 3)
+    async with stage.dreams(name="two") as two:
+        actors = await asyncio.gather(*(two.take(session.id) for _ in range(3)))
+        assert {id(actor) for actor in actors} == {id(two.actors[session.id])}
+        await stage.until(lambda: figures(stage, session).scored >= 6)
+        _, events = await logged(stage, session)
+        assert sum(isinstance(event, Adopted) and event.host == two.key for event in events) == 1
+
+
+async def test_a_session_whose_log_cannot_be_read_keeps_nobody_else_waiting(stage):
+    async with stage.dreams(name="one"):
+        session = await begun(stage)
+        await scored(stage, session, 3)
+    records, log = await stage.bus.bucket(DREAMS), await stage.bus.bucket(DREAM_LOG)
+    unreadable = replace(session, id="0" * 16, owner="they", host="one.gone")
+    await log.put(unreadable.id, b"{")
+    await records.put(unreadable.id, msgspec.json.encode(unreadable))
+    async with stage.dreams(name="one") as one:
+        assert list(one.actors) == [session.id]
+
+
+async def test_a_session_outlasts_any_number_of_failures_of_the_bus(stage):
+    async with stage.dreams() as hosting:
+        session = await begun(stage)
+        for _ in range(MOST_BREAKS + 1):
+            await stage.until(lambda: session.id in hosting.actors)
+            actor = hosting.actors[session.id]
+            await scored(stage, session, 1)
+            actor._strategies = Away()
+            actor._wake.set()
+            async with asyncio.timeout(60):
+                while hosting.actors.get(session.id) in (actor, None):
+                    await asyncio.sleep(0.02)
+        assert hosting.actors[session.id].search.state is DreamState.DREAMING
+
+
+class Away(dict):
+    """In place of the strategies: what a turn meets when the bus goes away in the middle of it."""
+
+    def get(self, name, default=None):
+        raise BusUnavailable("gone")
+
+
+async def test_a_picture_is_waited_for_while_the_store_is_away(stage):
+    key = await stage.storage.put(b"picture", content_type="image/png")
+    drafts = Drafts(stage.bus, None, None, stage.storage, clock=SystemClock())
+    away = stage.folder.with_name("away")
+    stage.folder.rename(away)
+    stage.folder.write_text("no folder")
+    reading = asyncio.create_task(drafts.picture(key))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await asyncio.shield(reading)
+    assert not reading.done()
+    stage.folder.unlink()
+    away.rename(stage.folder)
+    async with asyncio.timeout(60):
+        assert await reading == b"picture"
 
 
 class Broken:

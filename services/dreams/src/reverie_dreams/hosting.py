@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -34,6 +35,7 @@ from reverie_protocol.subjects import DREAM_HOST_TTL_S, DREAM_STATUS_REPEAT_S, w
 from reverie_runtime.actors import acting
 from reverie_runtime.bus.port import Bucket, Bus, BusError, Message
 from reverie_runtime.clock import Clock
+from reverie_storage.port import StorageUnavailable
 
 BEAT_S: Final = 1.0
 #: Least time between two tellings of a session's state, and between two writes of its figures, in seconds.
@@ -90,6 +92,8 @@ class Hosting:
         #: Jobs that ended after their session, as drafts do that were given up at its end.
         self._stragglers: deque[Job] = deque(maxlen=1000)
         self._breaks: dict[str, int] = {}
+        #: Whoever makes a session ours holds its lock: an adoption and a request may want the same one at once.
+        self._doors: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._connected_at = clock.monotonic()
 
     @asynccontextmanager
@@ -134,10 +138,11 @@ class Hosting:
 
     async def begin(self, session: DreamSession, started: DreamHappening) -> Dreaming:
         """A new session of ours: its log begins, then its record is there."""
-        session_log = self._session_log(session.id)
-        entry = await session_log.append([started])
-        await self._store.create(session)
-        return self._work(session, [entry], session_log)
+        async with self._door(session.id):
+            session_log = self._session_log(session.id)
+            entry = await session_log.append([started])
+            await self._store.create(session)
+            return self._work(session, [entry], session_log)
 
     def alive(self, host: str) -> bool:
         """Whether a host is this process, or one that beats."""
@@ -154,9 +159,15 @@ class Hosting:
                 await self.take(session.id)
             except (ReverieError, BusError, SessionLost) as error:
                 log.info("a session could not be taken over", session=session.id, reason=str(error))
+            except Exception:  # the others are not to wait for one that cannot be read
+                log.exception("a session cannot be taken over", session=session.id)
 
     async def take(self, session_id: str) -> Dreaming | None:
         """Make a session ours, unless it is over; SessionLost if another process was faster."""
+        async with self._door(session_id):
+            return self.actors.get(session_id) or await self._take(session_id)
+
+    async def _take(self, session_id: str) -> Dreaming | None:
         held = self._sessions.get(session_id)
         former = held.host if held else ""
 
@@ -202,6 +213,9 @@ class Hosting:
             return True
         return self._clock.monotonic() - self._connected_at > DREAM_HOST_TTL_S
 
+    def _door(self, session_id: str) -> asyncio.Lock:
+        return self._doors.setdefault(session_id, asyncio.Lock())
+
     def _session_log(self, session_id: str) -> SessionLog:
         return SessionLog(
             self._log_bucket,
@@ -244,22 +258,44 @@ class Hosting:
                 await actor.fail(error)
         except SessionLost:
             log.warning("another process has the session", session=actor.id)
-            self.actors.pop(actor.id, None)
+            self._leave(actor)
+            return
+        except (BusError, StorageUnavailable) as error:
+            log.info("a session waits for the bus or the store", session=actor.id, reason=str(error))
+            self._leave(actor)  # it is taken up again from its log
             return
         except Exception:
             log.exception("a session broke", session=actor.id)
             self._breaks[actor.id] = self._breaks.get(actor.id, 0) + 1
-            if self._breaks[actor.id] < MOST_BREAKS:
-                self.actors.pop(actor.id, None)  # it is taken up again from its log
+            if self._breaks[actor.id] < MOST_BREAKS or not await self._failed(actor):
+                self._leave(actor)
                 return
-            await actor.fail(ReverieError(ErrorCode.INTERNAL, "it broke again and again; the log names why"))
         await self._write(actor)
         await self._publisher.send()
         await self._publisher.status(actor.session)
-        self.actors.pop(actor.id, None)
+        self._leave(actor)
+        self._breaks.pop(actor.id, None)
         self._stragglers.extend(actor.leftovers())
         self._at_hand[actor.id] = actor.search
         log.info("a session is over", session=actor.id, state=actor.search.state.value)
+
+    async def _failed(self, actor: Dreaming) -> bool:
+        """Give a session up that broke too often; whether it was ours to give up."""
+        try:
+            await actor.fail(ReverieError(ErrorCode.INTERNAL, "it broke again and again; the log names why"))
+        except (SessionLost, BusError):
+            return False
+        return True
+
+    def _leave(self, actor: Dreaming) -> None:
+        """Nothing of a session that is not at work here is kept."""
+        if self.actors.get(actor.id) is not actor:
+            return
+        del self.actors[actor.id]
+        self._tasks.pop(actor.id, None)
+        self._changed.discard(actor.id)
+        for times in (self._told_at, self._written_at):
+            times.pop(actor.id, None)
 
     def _note(self, session_id: str) -> None:
         self._changed.add(session_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,7 +15,7 @@ from reverie_dreams.settings import DreamsSettings
 from reverie_jobs.mirror import JobMirror
 from reverie_protocol.dreams import DreamSession
 from reverie_runtime.actors import acting
-from reverie_runtime.bus.port import Bucket
+from reverie_runtime.bus.port import Bucket, BusError
 from reverie_runtime.clock import Clock
 from reverie_storage.port import StorageUnavailable
 
@@ -67,10 +66,17 @@ class Keeper:
                 self._keys.pop(session.id, None)
                 log.info("an old session is forgotten", session=session.id)
                 continue
-            with contextlib.suppress(StorageUnavailable):
-                for key in await self._keys_of(session):
-                    await self._drafts.touch(key)
+            await self._touch(session)
         await self._forget_jobs()
+
+    async def _touch(self, session: DreamSession) -> None:
+        try:
+            for key in await self._keys_of(session):
+                await self._drafts.touch(key)
+        except (BusError, StorageUnavailable) as error:
+            log.info("pictures could not be touched", session=session.id, reason=str(error))
+        except Exception:  # the pictures of others are not to be lost over one log that cannot be read
+            log.exception("the pictures of a session are not known", session=session.id)
 
     async def _keys_of(self, session: DreamSession) -> frozenset[str]:
         if session.id in self._keys:

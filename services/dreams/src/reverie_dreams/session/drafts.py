@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from typing import Final
 
 import msgspec
 import structlog
@@ -21,6 +22,10 @@ from reverie_protocol.subjects import WorkerHint, job_watch, worker_ctl
 from reverie_runtime.bus.port import Bus, BusError, RevisionConflict
 from reverie_runtime.clock import Clock
 from reverie_storage.port import Storage, StorageUnavailable
+
+#: How long a store that is away is waited for, and the pause between two tries, in seconds.
+STORE_PATIENCE_S: Final = 30.0
+RETRY_S: Final = 0.25
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +112,18 @@ class Drafts:
             await self._bus.publish(job_watch(job_id), b"")
 
     async def picture(self, key: str) -> bytes | None:
-        """The bytes of a stored picture; None if it is not there."""
+        """The bytes of a stored picture; None if it is not there, or the store is away for too long."""
+        give_up_at = self._clock.monotonic() + STORE_PATIENCE_S
+        while True:
+            try:
+                return await self._read(key)
+            except StorageUnavailable as error:
+                if self._clock.monotonic() >= give_up_at:
+                    log.warning("a picture could not be read", reason=str(error))
+                    return None
+                await self._clock.sleep(RETRY_S)
+
+    async def _read(self, key: str) -> bytes | None:
         found = await self._storage.stat(key)
         if found is None:
             return None

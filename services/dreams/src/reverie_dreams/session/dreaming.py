@@ -363,7 +363,9 @@ class Dreaming:
 
     async def _look(self) -> None:
         """Score half-denoised estimates; the losers are given up at once."""
-        frames, self._frames = self._frames, {}
+        # Those of drafts that a guide has dropped would only keep the scorers from the first that shows it.
+        frames = {number: frame for number, frame in self._frames.items() if number in self.search.flying}
+        self._frames = {}
         if not frames or self.search.state is not DreamState.DREAMING:
             return
         epoch = self.search.epoch
