@@ -16,7 +16,7 @@ from reverie_jobs.reaper import LEASE_S, Reaper, requeue_former_self, withdraw_f
 from reverie_jobs.store import JOBS, JobStore
 from reverie_jobs.transitions import claim
 from reverie_protocol.errors import ErrorCode
-from reverie_protocol.jobs import GenerateParams, Job, JobState, JobType, Worker, WorkerState
+from reverie_protocol.jobs import ComfyParams, GenerateParams, Job, JobState, JobType, Worker, WorkerState
 from reverie_protocol.subjects import worker_key, worker_ping
 from reverie_runtime.bus.memory import MemoryBus, MemoryServer
 from reverie_runtime.bus.port import Message
@@ -141,6 +141,20 @@ async def test_a_job_whose_workers_die_fails_at_the_third(scene: Scene, stack: A
     job = await scene.state()
     assert job.error is not None
     assert job.error.code == ErrorCode.CRASH_LOOP
+
+
+async def test_a_comfyui_job_outlives_its_bridge_as_often_as_that_dies(
+    scene: Scene, stack: AsyncExitStack
+) -> None:
+    await scene.reap(stack)
+    await scene.clock.advance(LEASE_S + 1)
+    comfy = replace(_JOB, type=JobType.COMFY, params=ComfyParams(workflowId="w"))
+    await scene.store.submit(comfy)
+    for number in range(8):
+        await scene.store.apply("j", partial(claim, worker=f"comfy-{number}.1", now=scene.clock.time()))
+        await scene.clock.advance(0.6)
+        job = await scene.state()
+        assert (job.state, job.lost_workers) == (JobState.QUEUED, ())
 
 
 async def test_the_silence_of_one_worker_does_not_delay_the_verdict_on_another(

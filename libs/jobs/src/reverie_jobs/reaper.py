@@ -19,7 +19,7 @@ from reverie_jobs.mirror import JobMirror, WorkerMirror
 from reverie_jobs.store import JobStore
 from reverie_jobs.transitions import MAX_CRASHES, Claim, Refused, Superseded, expire, overdue, requeue
 from reverie_protocol.errors import ReverieError
-from reverie_protocol.jobs import Job
+from reverie_protocol.jobs import Job, JobType
 from reverie_protocol.subjects import worker_key, worker_ping
 from reverie_runtime.bus.port import (
     Bucket,
@@ -35,6 +35,8 @@ from reverie_runtime.clock import Clock
 LEASE_S = 2.0
 #: This many answers of "nobody listens" in a row need no lease.
 ABSENT_LIMIT = 2
+#: Attempts of a ComfyUI job from which on the loss of a bridge counts like that of any worker.
+MOST_BRIDGES = 20
 PING_INTERVAL_S = 0.2
 PING_TIMEOUT_S = 0.5
 #: A round of ours that came later than this counts as this long a silence of others.
@@ -137,7 +139,9 @@ async def requeue_lost(bus: Bus, store: JobStore, job: Job, *, gone: bool, now: 
         asked = await asyncio.gather(*(answers(bus, worker, timeout=LEASE_S) for worker in earlier))
         alive = {worker for worker, answer in zip(earlier, asked, strict=True) if answer}
     held = Claim(job.id, job.worker or "", job.attempt)
-    change = partial(requeue, held=held, crashed=True, gone=gone, alive=alive, now=now)
+    # A bridge runs nothing of a ComfyUI job, whose prompt goes on without it, and all its instances die at once.
+    to_blame = job.type is not JobType.COMFY or job.attempt >= MOST_BRIDGES
+    change = partial(requeue, held=held, crashed=to_blame, gone=gone, alive=alive, now=now)
     try:
         moved = await store.apply(job.id, change)
     except (Refused, Superseded, ReverieError):
