@@ -153,6 +153,23 @@ async def test_a_result_that_came_too_late_is_left_to_whoever_has_the_job_now(
     assert len(comfy.ended) == 1
 
 
+@pytest.mark.parametrize("fault", ["unreadable_files", "refused_uploads"])
+async def test_a_job_ends_although_its_server_answers_and_never_does_what_it_is_asked(
+    world: Any, comfy: FakeComfy, fault: str
+) -> None:
+    setattr(comfy.faults, fault, True)
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    key = await world.storage.put(picture.getvalue(), content_type="image/png")
+    graph = world.loop()
+    graph["3"] = {"class_type": "LoadImage", "inputs": {"image": "inputImage"}}
+    graph["4"] = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "copy"}}
+    async with world.bridge(comfy, unreachable_s=0.5):
+        job = await world.ended(await world.submit(graph, inputImage=key))
+    assert (job.state, job.error.code) == (JobState.FAILED, ErrorCode.WORKFLOW_FAILED)
+    assert "gives no usable answer" in job.error.message
+
+
 def _busy(*comfies: FakeComfy) -> bool:
     return any(comfy.instance.queue.running for comfy in comfies)
 

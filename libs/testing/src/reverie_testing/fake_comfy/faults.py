@@ -76,6 +76,10 @@ class Faults:
     misreported_posts: int = 0
     #: POST /prompt queued, and the connection dropped instead of an answer, so many.
     unanswered_posts: int = 0
+    #: GET /view answered with 500, as for a file that the server may not read.
+    unreadable_files: bool = False
+    #: POST /upload/image answered with 500, as where its disk is full.
+    refused_uploads: bool = False
     #: While set, requests wait to be answered; a test clears it.
     stalled: Callable[[Request], bool] | None = None
     #: Woken when `stalled` changes.

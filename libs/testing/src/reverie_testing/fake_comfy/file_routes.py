@@ -15,6 +15,8 @@ from reverie_testing.fake_comfy.wire import NOT_FOUND, TROUBLE, Request, Respons
 
 def get_view(instance: Instance, request: Request, _: str) -> Response:
     query = request.query
+    if instance.faults.unreadable_files:
+        return TROUBLE
     if "filename" not in query:
         return Response(404)
     name, kind = query["filename"], query.get("type", "output")
@@ -41,6 +43,8 @@ def content_type(name: str) -> str:
 def post_upload(instance: Instance, request: Request, rest: str) -> Response:
     if rest != "image":
         return NOT_FOUND
+    if instance.faults.refused_uploads:
+        return TROUBLE
     fields: dict[str, str] = {}
     data, filename = b"", None
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()

@@ -290,6 +290,13 @@ class Execution:
         if away_s > longest_s:
             raise Lost(f"The instance {self._instance.name} cannot be reached since {away_s:.0f} s.")
 
+    def _require_answer(self, since: float) -> None:
+        """Lost where the instance can be reached and yet has refused the same for as long, say with 500s."""
+        self._require_reachable()
+        asked_s = self._clock.monotonic() - since
+        if asked_s > self._instance.limits.unreachable_s:
+            raise Lost(f"The instance {self._instance.name} gives no usable answer since {asked_s:.0f} s.")
+
     async def _heed_finding(self) -> None:
         finding, self._finding = self._finding, None
         if finding is None or self._ended is not None:
@@ -373,6 +380,7 @@ class Execution:
     async def _keep(self, ended: Ended) -> Kept:
         """The outputs, however long the instance takes to be back; what it lost meanwhile is gone."""
         nodes = self._built.outputs if self._built is not None else frozenset()
+        failing_since: float | None = None
         while True:
             try:
                 return await self._means.outputs.keep(
@@ -382,7 +390,8 @@ class Execution:
                 log.info("outputs wait for their instance", reason=error.detail)
                 if self._assignment.stop_reason is StopReason.DRAINED:
                     raise Lost("The bridge ended before the outputs were fetched.") from None
-                self._require_reachable()
+                failing_since = self._clock.monotonic() if failing_since is None else failing_since
+                self._require_answer(failing_since)
                 await self._clock.sleep(RETRY_S)
 
     def _runs_again(self, ended: Ended, kept: Kept) -> bool:
@@ -424,10 +433,11 @@ class Execution:
 
     async def _classes(self) -> NodeClasses:
         """The instance's nodes; a worker that has just begun may have a job before it knows them."""
+        limit_at = self._clock.monotonic() + self._instance.limits.timeouts.object_info_s
         while self._instance.classes is None:
             if self._assignment.stop_reason is not None:
                 raise Lost("The job was stopped before its instance was known.")
-            self._require_reachable()
+            self._require_answer(limit_at)
             await self._clock.sleep(RETRY_S)
         return self._instance.classes
 
@@ -441,6 +451,7 @@ class Execution:
         """The graph with its pictures brought, checked against the instance."""
         self._check(workflow, classes)
         keys = image_keys(self._params, workflow)
+        failing_since: float | None = None
         while True:
             try:
                 files = await self._means.inputs.bring(keys, self._instance.client)
@@ -448,7 +459,8 @@ class Execution:
             except ReverieError as error:
                 raise Invalid(error.code, error.message) from None
             except Unreachable:
-                self._require_reachable()
+                failing_since = self._clock.monotonic() if failing_since is None else failing_since
+                self._require_answer(failing_since)
                 if self._assignment.stop_reason is not None:
                     return self._checked(workflow, classes)
                 await self._clock.sleep(RETRY_S)
@@ -479,6 +491,7 @@ class Execution:
 
     async def _find_earlier(self) -> _Found | None:
         """A prompt that this or an earlier attempt sent to this instance; queue first, then history."""
+        failing_since: float | None = None
         while True:
             try:
                 began = self._clock.monotonic()
@@ -489,7 +502,8 @@ class Execution:
                 log.info("it waits to see whether its prompt is there", reason=error.detail)
                 if self._assignment.stop_reason in (StopReason.DRAINED, StopReason.SUPERSEDED):
                     return None
-                self._require_reachable()
+                failing_since = self._clock.monotonic() if failing_since is None else failing_since
+                self._require_answer(failing_since)
                 await self._clock.sleep(RETRY_S)
 
     async def _in_history(self, queue: Queue | None, began: float) -> _Found | None:
