@@ -88,6 +88,7 @@ class InstanceWorker(Claimant[PromptAssignment]):
         self._leftovers: dict[str, str] = {}
         self._kept: dict[str, str] = {}
         self._searched: dict[str, int] = {}
+        self._looked_for: dict[str, int] = {}
         self._search_wanted = self._searching = False
         self._removing: set[str] = set()
         self._offered: tuple[object, tuple[str, ...], dict[str, str]] = (None, (), {})
@@ -261,6 +262,7 @@ class InstanceWorker(Claimant[PromptAssignment]):
             ):
                 self._removing.add(prompt.prompt_id)
                 self._spawn(self._remove_orphan(name, prompt.prompt_id))
+        self._looked_for = {job.id: job.attempt for job in self._jobs.queued.values() if job.attempt}
         self._search_history()  # after the queue: a prompt moves from the one to the other
 
     def _on_connected(self) -> None:
@@ -319,7 +321,9 @@ class InstanceWorker(Claimant[PromptAssignment]):
 
     async def _search_once(self) -> None:
         """Find what ended while nobody looked: a waiting job's result is kept in mind, others' are deleted."""
-        searched = {job.id: job.attempt for job in self._jobs.queued.values() if job.attempt}
+        searched = (
+            self._looked_for
+        )  # those that waited when the queue was read: later ones may still be in it
         kept: dict[str, str] = {}
         try:
             history = await self.instance.client.recent_history()
