@@ -144,7 +144,11 @@ class Registry:
         await wait_up_to(self._news, ROUND_S, self._clock)
         self._news.clear()
         for name, post in tuple(self._served.items()):
-            await self._check_served(name, post)
+            if post.over:
+                log.error("an instance's worker broke; it begins anew", instance=name, reason=post.fault)
+                del self._served[name]
+            else:
+                await self._check_served(name, post)
         for record in self._mirror.instances:
             if record.bridge != self._key:
                 await self._consider(record)
@@ -294,6 +298,16 @@ class _Post:
         async with self.served.working():
             how = await self._how
             await how(self.served)  # type: ignore[misc]  # a coroutine, whatever it gives
+
+    @property
+    def over(self) -> bool:
+        """Whether it ended although nobody asked it to."""
+        return self._task.done() and not self._how.done()
+
+    @property
+    def fault(self) -> str:
+        """What ended it."""
+        return repr(None if self._task.cancelled() else self._task.exception())
 
     async def end(self, how: Callable[[Served], object]) -> None:
         """Let its life end in this way.  Who is cancelled while he waits for that does not cut it short."""
