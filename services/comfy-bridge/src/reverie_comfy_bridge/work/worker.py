@@ -321,9 +321,8 @@ class InstanceWorker(Claimant[PromptAssignment]):
 
     async def _search_once(self) -> None:
         """Find what ended while nobody looked: a waiting job's result is kept in mind, others' are deleted."""
-        searched = (
-            self._looked_for
-        )  # those that waited when the queue was read: later ones may still be in it
+        # Those that waited when the queue was read: later ones may still be in it.
+        searched = self._looked_for
         kept: dict[str, str] = {}
         try:
             history = await self.instance.client.recent_history()
