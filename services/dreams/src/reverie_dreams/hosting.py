@@ -33,7 +33,7 @@ from reverie_protocol.errors import ErrorCode, ReverieError
 from reverie_protocol.jobs import Job
 from reverie_protocol.subjects import DREAM_HOST_TTL_S, DREAM_STATUS_REPEAT_S, worker_key
 from reverie_runtime.actors import acting
-from reverie_runtime.bus.port import Bucket, Bus, BusError, Message
+from reverie_runtime.bus.port import Bucket, Bus, BusError, BusUnavailable, Message, WriteUncertain
 from reverie_runtime.clock import Clock
 from reverie_storage.port import StorageUnavailable
 
@@ -260,7 +260,7 @@ class Hosting:
             log.warning("another process has the session", session=actor.id)
             self._leave(actor)
             return
-        except (BusError, StorageUnavailable) as error:
+        except (BusUnavailable, WriteUncertain, StorageUnavailable) as error:
             log.info("a session waits for the bus or the store", session=actor.id, reason=str(error))
             self._leave(actor)  # it is taken up again from its log
             return
