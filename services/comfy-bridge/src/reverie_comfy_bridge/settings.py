@@ -106,13 +106,13 @@ class ComfySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
     silent_s: Annotated[
         float, Meta(gt=0, description="Seconds without an event of a running prompt: it is interrupted")
-    ] = 1800.0
+    ] = 600.0
     interrupt_s: Annotated[
         float,
         Meta(
             gt=0, description="Seconds in which an interrupt takes effect, or the instance gets no more work"
         ),
-    ] = 300.0
+    ] = 60.0
     unreachable_s: Annotated[
         float,
         Meta(
