@@ -114,6 +114,11 @@ class Instance:
         return self.observation.connected and self.classes is not None and self._health.unhealthy is None
 
     @property
+    def starting(self) -> bool:
+        """Whether it is connected and has yet to say what it can do."""
+        return self.observation.connected and self.classes is None and self._health.unhealthy is None
+
+    @property
     def foreign(self) -> int:
         """Prompts in it that nobody here follows."""
         return max(0, self.observation.remaining - len(self._followers))

@@ -133,7 +133,8 @@ class Dispatcher:
         if any(not other.instance.tried.is_set() for other in others):
             return True
         waited_s = self._clock.time() - job.enqueued_at
-        if waited_s <= ASKED_S and any(other.instance.usable and other.unsure_of(job) for other in others):
+        asked = [other for other in others if other.instance.usable or other.instance.starting]
+        if waited_s <= ASKED_S and any(other.unsure_of(job) for other in asked):
             return True
         former = {worker.rpartition(".")[0] for worker in job.lost_workers[-1:]}
         return waited_s <= FORMER_S and any(
