@@ -46,7 +46,10 @@ async def dream(address: Address, body: Mapping[str, object], *, target: Path | 
         _print_json({"session": view, "candidates": best, "contactSheet": str(path) if path else None})
         return
     console.print(_line(view))
-    print(path or f"Nothing reached the threshold; see reverie dreams top {view.session_id}.")
+    if path is None and not view.stats.scored:
+        print("Nothing was judged in that time; give it more --minutes.")
+    else:
+        print(path or f"Nothing reached the threshold; see reverie dreams top {view.session_id}.")
 
 
 async def list_sessions(address: Address, *, limit: int, as_json: bool) -> None:

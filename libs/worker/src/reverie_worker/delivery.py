@@ -12,7 +12,7 @@ from reverie_jobs.store import JobStore
 from reverie_jobs.transitions import Refused, Superseded, fail, requeue
 from reverie_protocol.errors import ERROR_TRAITS, ErrorCode, ReverieError
 from reverie_protocol.jobs import Job, JobError
-from reverie_runtime.bus.port import BusError
+from reverie_runtime.bus.port import BusError, MessageTooLarge
 from reverie_runtime.clock import Clock
 from reverie_runtime.crash_points import crash_point
 from reverie_storage.port import Storage
@@ -20,6 +20,7 @@ from reverie_worker.assignment import Assignment, StopReason
 from reverie_worker.patience import with_patience
 
 RETRY_S: Final = 0.25
+TOO_LARGE: Final = JobError(ErrorCode.INTERNAL, "What it made is more than a job's record can name.")
 
 log = structlog.get_logger(__name__)
 
@@ -56,15 +57,19 @@ class Delivery:
         """Apply a transition until the bus has taken it; the job's state then."""
         while True:
             try:
-                stored = await self._store.apply(
-                    assignment.job.id, lambda job: change(job, now=self._clock.time())
-                )
+                stored = await self._store.apply(assignment.job.id, partial(self._changed, change))
             except (Superseded, Refused, ReverieError):
                 # Requeued, expired or purged meanwhile: what we made is not wanted any more.
                 log.info("result dropped, the job is no longer ours", job_id=assignment.job.id)
                 return StopReason.SUPERSEDED
+            except MessageTooLarge as error:
+                log.error("result is too large for a record", job_id=assignment.job.id, reason=str(error))
+                change = partial(fail, held=assignment.claim, error=TOO_LARGE)
             except BusError as error:
                 log.warning("result waits for the bus", job_id=assignment.job.id, reason=str(error))
                 await self._clock.sleep(RETRY_S)
             else:
                 return stored.job.state
+
+    def _changed(self, change: Callable[..., Job], job: Job) -> Job:
+        return change(job, now=self._clock.time())

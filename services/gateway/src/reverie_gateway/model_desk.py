@@ -15,7 +15,7 @@ from reverie_gateway.reach import reachable
 from reverie_gateway.status import StatusBoard
 from reverie_jobs.admission import having_mode
 from reverie_protocol.errors import ErrorCode, ReverieError
-from reverie_protocol.jobs import ModeInfo, Vram, Worker
+from reverie_protocol.jobs import JobType, ModeInfo, Vram, Worker
 from reverie_protocol.model_bodies import (
     LoraView,
     ModelView,
@@ -77,7 +77,7 @@ class ModelDesk:
     async def reload(self, *, by: Identity) -> ModesReread:
         """Have every worker read its `modes.yml`; `invalid_modes` if one cannot, and then it stays as it was."""
         self._require(by, "mode.reload", "")
-        workers = self._workers()
+        workers = [worker for worker in self._workers() if JobType.GENERATE in worker.job_types]
         async with reachable(self._bus):
             answers = await asyncio.gather(*map(self._reload_one, workers))
         broken = [

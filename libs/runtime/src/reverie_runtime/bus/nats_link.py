@@ -18,7 +18,13 @@ import nats.errors
 from nats.aio.client import Client
 
 from reverie_runtime.bus.nats_intake import Intake, Take
-from reverie_runtime.bus.port import BusError, BusUnavailable, NoResponders, RequestTimeout
+from reverie_runtime.bus.port import (
+    BusError,
+    BusUnavailable,
+    MessageTooLarge,
+    NoResponders,
+    RequestTimeout,
+)
 
 HANDSHAKE_TIMEOUT_S: Final = 2.0
 #: Between two attempts while no server answers; a refused one costs well under a millisecond.
@@ -122,7 +128,7 @@ class Link:
         if not self.usable:
             raise BusUnavailable("NATS is not connected")
         if len(data) > self.max_payload_bytes:
-            raise BusError(
+            raise MessageTooLarge(
                 f"a message of {len(data)} bytes is over the server's max_payload of {self.max_payload_bytes}"
             )
         if self._client.pending_data_size > BACKLOG_BYTES:

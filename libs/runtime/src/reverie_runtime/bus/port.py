@@ -49,6 +49,10 @@ class RequestTimeout(BusError):
     """Somebody listens but did not answer in time."""
 
 
+class MessageTooLarge(BusError):
+    """No server would take a message of this size; nothing was written, and never will be."""
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One core message; `reply` is where an answer goes, empty if none is wanted."""
 
